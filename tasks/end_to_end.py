@@ -24,6 +24,7 @@ from doit_images.core.base.again import passed_on
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import cell, seconds_text
 from doit_images.core.base.references import path_of
+from doit_images.core.compose.project import Project
 from doit_images.core.compose.stack import Compose
 from doit_images.core.history.store import Build, Status
 from doit_images.core.planning.plan import own_only
@@ -50,14 +51,14 @@ def run_tests(run: Run, words: Sequence[str], again: bool = False, runs: str = "
         passed_before(run, asked)
         return
     began, clock = time.time(), time.monotonic()
-    ended = replace(_ended(run, asked, began, _why(asked)), parents=tuple(run.project.images))
+    ended = replace(_ended(run.project, asked, began, _why(asked)), parents=tuple(run.project.images))
     try:
         for _ in range(count):
             junit = _on_a_stack(run, words, time.monotonic())
     except UserError as error:
         known.note(run, replace(ended, seconds=time.monotonic() - clock), str(error))
         if asked.result:
-            known.withdraw(run, _repository(run), asked.result)
+            known.withdraw(run, _repository(run.project), asked.result)
         raise
     ended = replace(ended, seconds=(time.monotonic() - clock) / count)
     known.note(run, ended)
@@ -65,7 +66,7 @@ def run_tests(run: Run, words: Sequence[str], again: bool = False, runs: str = "
         return
     run.local_images.changed()
     if seen(run.anew(), words) == asked.fingerprint:
-        known.keep(run, _repository(run), Result(_NAME, asked.fingerprint, ended.seconds, time.time(), junit))
+        known.keep(run, _repository(run.project), Result(_NAME, asked.fingerprint, ended.seconds, time.time(), junit))
     else:
         print("what they saw changed while they ran, so the pass is not kept", file=sys.stderr)
 
@@ -81,7 +82,7 @@ class Asked(NamedTuple):
 def what_passed(run: Run, words: Sequence[str]) -> Asked:
     """Whether the end-to-end tests passed before on all that they would see now."""
     number = seen(run, words)
-    return Asked(number, known.look(run, {number: _repository(run)}).get(number) if number else None)
+    return Asked(number, known.look(run, {number: _repository(run.project)}).get(number) if number else None)
 
 
 def passed_before(run: Run, asked: Asked) -> None:
@@ -95,12 +96,12 @@ def passed_before(run: Run, asked: Asked) -> None:
     seconds = seconds_text(result.seconds)
     title = "## End-to-end tests: passed before"
     tell(f"{title}\n\nOn just these images, tests and settings, in {seconds}; not run again.\n")
-    ended = _ended(run, asked, time.time(), "they passed before on just this")
+    ended = _ended(run.project, asked, time.time(), "they passed before on just this")
     known.note(run, ended, saved=result.seconds)
 
 
-def _ended(run: Run, asked: Asked, began: float, why: str) -> Build:
-    return Build(_NAME, f"{run.project.name}#e2e", asked.fingerprint, TESTED, Status.DONE, (why,), began, 0.0)
+def _ended(project: Project, asked: Asked, began: float, why: str) -> Build:
+    return Build(_NAME, f"{project.name}#e2e", asked.fingerprint, TESTED, Status.DONE, (why,), began, 0.0)
 
 
 def seen(run: Run, words: Sequence[str]) -> str:
@@ -122,9 +123,9 @@ def _why(asked: Asked) -> str:
     return "they never passed on what they see now" if asked.fingerprint else "what they see is not known"
 
 
-def _repository(run: Run) -> str:
+def _repository(project: Project) -> str:
     """Where the shared registry has the results: beside the first of the images."""
-    return path_of(run.project.images[min(run.project.images)].ref)
+    return path_of(project.images[min(project.images)].ref)
 
 
 def _on_a_stack(run: Run, words: Sequence[str], began: float) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from doit_images.core.base import commands, files, lock
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.references import repository
-from doit_images.core.engine.client import normalise
+from doit_images.core.engine.client import Engine, normalise
 from doit_images.core.engine.endpoint import leading_to
 from doit_images.core.run import Run
 from doit_images.stack.containers import Containers, composed
@@ -120,10 +120,10 @@ def held_tag(image: str) -> str:
     return f"{repository(normalise(image))}:{_TAG}"
 
 
-def hold(run: Run, journal: Journal) -> None:
+def hold(engine: Engine, journal: Journal) -> None:
     """See that what ran before cannot go away."""
     for before in journal.before.values():
-        run.engine.tag(before.image_id, held_tag(before.image))
+        engine.tag(before.image_id, held_tag(before.image))
 
 
 def close(run: Run, journal: Journal) -> None:

@@ -279,7 +279,7 @@ def _told(error: Exception, run: Run) -> str:
 
 
 def _prepare(way: _Way) -> Phase:
-    journal.hold(way.run, way.left)
+    journal.hold(way.run.engine, way.left)
     return Phase.SAVING
 
 

@@ -44,7 +44,7 @@ def prune(run: Run, dry_run: bool, everything: bool, yes: bool, as_json: bool) -
     if not yes:
         confirm()
     agreed = {item.key: item for item, _ in chosen.gone}
-    with lock.exclusive(prune_lock.path_of(run), "waiting for builds to end that use what is there"):
+    with lock.exclusive(prune_lock.path_of(run.engine), "waiting for builds to end that use what is there"):
         gone, left = _remove_agreed(run, everything, agreed, asked)
     if as_json:
         print(json.dumps(as_data(Pruning(tuple(gone), chosen.left)), indent=2))

@@ -35,7 +35,7 @@ def remove(folder: Path, dry_run: bool, yes: bool) -> None:
         confirm()
     for change in changes:
         change.write()
-    with lock.exclusive(prune_lock.path_of(run), "waiting for builds to end that use what is there"):
+    with lock.exclusive(prune_lock.path_of(run.engine), "waiting for builds to end that use what is there"):
         failed = _gone(things)
     failed += _gone(machine.locks())
     if (compiled := folder / "__pycache__").is_dir() and not any(compiled.iterdir()):

@@ -79,7 +79,7 @@ def of(run: Run) -> Choice:
 def compose_of(run: Run) -> Compose:
     """The stack of this checkout, as Compose is told about it."""
     choice = of(run)
-    made = [path for path in _overrides(run) if path.is_file()] if choice.beside else []
+    made = [path for path in _overrides(run.folder) if path.is_file()] if choice.beside else []
     return Compose((*run.files, *made), choice.name, run.environ)
 
 
@@ -105,12 +105,12 @@ def settled(run: Run) -> Compose:
         if not choice.beside and is_in_the_way(run, choice, others):
             choice = dataclasses.replace(choice, beside=True)
         if not choice.beside:
-            _keep(run, choice)
+            _keep(run.folder, choice)
             return Compose(run.files, choice.name, run.environ)
         config = Compose(run.files, choice.name, run.environ).config()
         choice = dataclasses.replace(choice, ports=_ports(choice, config))
-        _keep(run, choice)
-    moved, images = _overrides(run)
+        _keep(run.folder, choice)
+    moved, images = _overrides(run.folder)
     fixed, joined = compose_override.names_of_files(config, _elsewhere(run, choice)), run.settings.stack_networks
     files.write(moved, compose_override.override(config, fixed, choice.ports, joined))
     if not images.is_file():
@@ -123,7 +123,7 @@ def settled(run: Run) -> Compose:
 
 def pin(run: Run, compose: Compose, images: Mapping[str, Kept]) -> None:
     """Start the services of a stack that runs beside another from these images, whoever else gives them names."""
-    path = _overrides(run)[1]
+    path = _overrides(run.folder)[1]
     if path in compose.files:
         plain = Compose(run.files, compose.project, run.environ).config()
         files.write(path, compose_override.pinned(plain, images))
@@ -217,12 +217,12 @@ def _chosen(run: Run, others: Sequence[Other]) -> Choice:
         tuple(map(str, run.files)),
         f"{place.inner} of {place.origin}" if place.repository else "",
     )
-    return decide(choice, _kept(run, choice), others, run.settings.stack_name)
+    return decide(choice, _kept(run.folder, choice), others, run.settings.stack_name)
 
 
-def _kept(run: Run, choice: Choice) -> Choice | None:
+def _kept(folder: Path, choice: Choice) -> Choice | None:
     """What was chosen before for this checkout; a folder that was copied with its ``.doit-images`` is another one."""
-    for path in (run.folder / _CHOICE, _entry(choice)):
+    for path in (folder / _CHOICE, _entry(choice)):
         kept = _choice(memory.recall(path))
         if kept and (kept.project, kept.engine) == (choice.project, choice.engine):
             moved_here = not Path(kept.directory).exists()
@@ -276,12 +276,12 @@ def _first(choice: Choice, others: Sequence[Other]) -> str:
     return f"that of {first.place.root}" if first else "those of other checkouts"
 
 
-def _overrides(run: Run) -> tuple[Path, Path]:
-    return run.folder / _MOVED, run.folder / _PINNED
+def _overrides(folder: Path) -> tuple[Path, Path]:
+    return folder / _MOVED, folder / _PINNED
 
 
-def _keep(run: Run, choice: Choice) -> None:
-    for path in (run.folder / _CHOICE, _entry(choice)):
+def _keep(folder: Path, choice: Choice) -> None:
+    for path in (folder / _CHOICE, _entry(choice)):
         memory.remember(path, dataclasses.asdict(choice))
 
 

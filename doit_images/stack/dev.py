@@ -273,14 +273,14 @@ def _react(stack: _Stack, what: Reaction, seen: _Seen, edited_again: Callable[[]
             _restart(stack.run, stack.compose, restart)
         _say(f"{', '.join(restart)} runs the edited sources after {time.monotonic() - began:.1f} s")
     for name, command in what.run:
-        _run(stack.run, stack.compose, name, command)
+        _run(stack.run.environ, stack.compose, name, command)
 
 
-def _run(run: Run, compose: Compose, name: str, command: Command) -> None:
+def _run(environ: Mapping[str, str], compose: Compose, name: str, command: Command) -> None:
     running = (container for container in Containers(compose.project).look() if container.running)
     for container in (container for container in running if container.service == name):
         _say(f"running {command.words[0]} in {container.name}")
-        for line in watch.run(name, container.id, command, run.environ):
+        for line in watch.run(name, container.id, command, environ):
             print(f"{name} | {line}", flush=True)
 
 

@@ -20,6 +20,7 @@ from doit_images.core.base.confirm import confirm
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import size_text
 from doit_images.core.compose.stack import down_argv
+from doit_images.core.engine.client import Engine
 from doit_images.core.engine.layers import Disk, chained, parts_of
 from doit_images.core.planning.action import Action
 from doit_images.core.run import Run
@@ -71,7 +72,7 @@ def _own(run: Run) -> list[dict[str, Any]]:
 
 def _rows(run: Run) -> list[dict[str, Any]]:
     choices, data = stacks(run), run.engine.volume_bytes()
-    shares = Disk({choice.name: _parts(run, choice) for choice in choices})
+    shares = Disk({choice.name: _parts(run.engine, choice) for choice in choices})
     return [_row(run, choice, data, shares) for choice in choices]
 
 
@@ -124,12 +125,12 @@ def _where(choice: Choice) -> str:
     return f"{choice.directory}{'' if choice.place.there else ', which is gone'}"
 
 
-def _parts(run: Run, choice: Choice) -> dict[str, int]:
+def _parts(engine: Engine, choice: Choice) -> dict[str, int]:
     """The layers of all images that the containers of a stack are made from, by chain."""
     parts: dict[str, int] = {}
     for image_id in {container.image_id for container in Containers(choice.name).look()}:
         with contextlib.suppress(UserError):  # an image may have been removed under its container
-            parts |= parts_of(chained(run.engine.layers(image_id)))
+            parts |= parts_of(chained(engine.layers(image_id)))
     return parts
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
 from doit_images.core.compose.stack import Compose
+from doit_images.core.engine.client import Engine
 from doit_images.core.engine.endpoint import leading_to
 from doit_images.core.run import Run
 from doit_images.stack import copies, every, secrets
@@ -27,10 +28,10 @@ def seed(run: Run, compose: Compose, other: str, images: dict[str, Kept]) -> Non
     """Copy the volumes of the stack ``other`` (its name, or the folder of its checkout) to this one, before it is
     started. ``UserError`` where there is no such stack, it has no data, this one has some, or the passwords differ."""
     choice = _chosen(run, compose, other)
-    pairs = _pairs(run, compose, choice)
+    pairs = _pairs(run.engine, compose, choice)
     _same_passwords(compose.directory, choice)
     # Also what Compose did not make, such as a restored backup: to make a volume that is there already does nothing.
-    there = {name for name, _, _ in _volumes(run)}
+    there = {name for name, _, _ in _volumes(run.engine)}
     if taken := sorted(target for _, _, target in pairs if target in there):
         raise UserError(
             f"{compose.project} has data already, in {', '.join(taken)}",
@@ -57,9 +58,9 @@ def _chosen(run: Run, compose: Compose, other: str) -> Choice:
     raise UserError(f"no other checkout has the stack or the folder {other!r}", remedy=f"there is {names}")
 
 
-def _pairs(run: Run, compose: Compose, choice: Choice) -> list[tuple[str, str, str]]:
+def _pairs(engine: Engine, compose: Compose, choice: Choice) -> list[tuple[str, str, str]]:
     """The volumes to copy: what the files call each, the one of the other stack, and the one of this."""
-    sources = {key: name for name, project, key in _volumes(run) if project == choice.name and key}
+    sources = {key: name for name, project, key in _volumes(engine) if project == choice.name and key}
     declared = compose.config().get("volumes") or {}
     pairs = [(key, sources[key], str(declared[key].get("name") or key)) for key in sorted(sources) if declared.get(key)]
     pairs = [(key, source, target) for key, source, target in pairs if source != target]  # they share it
@@ -68,10 +69,10 @@ def _pairs(run: Run, compose: Compose, choice: Choice) -> list[tuple[str, str, s
     return pairs
 
 
-def _volumes(run: Run) -> list[list[str]]:
+def _volumes(engine: Engine) -> list[list[str]]:
     """All volumes of the engine: the name of each, its project, and what the files of that call it."""
     form = f'{{{{.Name}}}}\t{{{{.Label "{PROJECT}"}}}}\t{{{{.Label "{_VOLUME}"}}}}'
-    done = commands.run(["docker", "volume", "ls", "--format", form], env=leading_to(run.engine.address))
+    done = commands.run(["docker", "volume", "ls", "--format", form], env=leading_to(engine.address))
     lines = done.checked("the volumes cannot be listed").stdout.splitlines()
     return [f"{line}\t\t".split("\t")[:3] for line in lines]
 

@@ -14,6 +14,7 @@ from doit_images.ci.verifying.verify import chosen
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError, printable
 from doit_images.core.base.masking import safe_arguments
+from doit_images.core.local_images import LocalImages
 from doit_images.core.run import Run
 from doit_images.ui import plan_view
 
@@ -71,17 +72,17 @@ def _reported(run: Run, answer: Answer, declared: Declared) -> Path:
         "found": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
         "composed": target,
         "plan": plan,
-        "versions": _versions(run),
+        "versions": _versions(run.local_images),
     }
     hide = asking.hider(run, declared.targets[answer.name])
     return asking.keep(run, answer, **json.loads(hide(json.dumps(content))))
 
 
-def _versions(run: Run) -> dict[str, Any]:
+def _versions(local_images: LocalImages) -> dict[str, Any]:
     own = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=10", "HEAD"]
     return {
-        "engine": run.local_images.snapshot().version,
-        "containerd_store": run.local_images.containerd_store,
+        "engine": local_images.snapshot().version,
+        "containerd_store": local_images.containerd_store,
         "buildx": commands.answer(["docker", "buildx", "version"]),
         "compose": commands.answer(["docker", "compose", "version", "--short"]),
         "tasks": commands.answer(own),

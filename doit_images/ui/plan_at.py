@@ -40,11 +40,11 @@ def show(run: Run, images: Sequence[str], *, as_json: bool, matrix: str, since: 
         print(json.dumps(matrix_of(plan, tests) if matrix == GITHUB else pipeline_of(plan, tests, run.parts.names)))
     elif as_json:
         commits = {"at": found.at, "since": found.before or None}
-        rows = tests_view.promised(run, tests)
+        rows = tests_view.promised(run.history, tests)
         print_json({**commits, **promised(plan), "tests": rows, "unknown": list(found.unknown)})
     else:
         print_table(plan)
-        tests_view.print_table(run, tests)
+        tests_view.print_table(run.history, tests)
         before = f"since {found.before[:_SHORT]}" if found.before else "from nothing"
         print(f"{found.at[:_SHORT]} {before}")
     for sentence in found.unknown:

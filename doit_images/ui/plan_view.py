@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from doit_images.ci.testing.planned import Planned
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError, printable
-from doit_images.core.base.settings import CacheBackend
+from doit_images.core.base.settings import CacheBackend, Settings
 from doit_images.core.compose.image import Image
 from doit_images.core.compose.project import NO_IMAGES
 from doit_images.core.engine.client import host_platform
@@ -59,7 +59,7 @@ def show(run: Run, images: Sequence[str], *, as_json: bool, inputs: bool, as_bak
     ``UserError`` if an image is broken, once the plan is printed."""
     decisions = chosen(run.planner.decisions(), map(run.project.image, images))
     shown = Plan(run.project.name, decisions, run.expected.planned(decisions), run.settings.build_jobs)
-    _tell_trust(run)
+    _tell_trust(run.settings)
     for one in copied((decision.inputs for decision in decisions.values()), trusted.own_files(run.settings)):
         print(f"plan: {one} ({one.remedy})", file=sys.stderr)
     stand_ins = run.local_images.stand_ins(decision.inputs for decision in decisions.values())
@@ -79,14 +79,14 @@ def show(run: Run, images: Sequence[str], *, as_json: bool, inputs: bool, as_bak
             where = f"in {run.project.directory}, buildx from 0.19 on asks for"
             print(f"plan: {where}: docker buildx bake {shlex.join(allow)}", file=sys.stderr)
     elif as_json:
-        print_json({**promised(shown), "stand_ins": stand_ins, "tests": tests_view.promised(run, tests)})
+        print_json({**promised(shown), "stand_ins": stand_ins, "tests": tests_view.promised(run.history, tests)})
     elif inputs:
         own = {name: decisions[name] for name in images} or decisions
         paths = {printable(path) for decision in own.values() for path in decision.inputs.paths()}
         print("\n".join(sorted(paths)))
     else:
         print_table(shown)
-        tests_view.print_table(run, tests)
+        tests_view.print_table(run.history, tests)
     complain(decisions)
 
 
@@ -98,9 +98,9 @@ def _tests(run: Run, decisions: Mapping[str, Decision]) -> Mapping[str, Planned]
     return planned.plan(run, names) if names else {}
 
 
-def _tell_trust(run: Run) -> None:
+def _tell_trust(settings: Settings) -> None:
     """Say on standard error where nothing has to be signed."""
-    if (registry := run.settings.cache_registry) and not trusted.of(run.settings).need:
+    if (registry := settings.cache_registry) and not trusted.of(settings).need:
         print(f"plan: {trusted.anybody(registry)} (SHARE_TRUST)", file=sys.stderr)
 
 

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 from doit_images.ci.history import expected_seconds
 from doit_images.ci.testing.planned import Planned, State
 from doit_images.core.base.formatting import seconds_text
+from doit_images.core.history.store import History
 
 if TYPE_CHECKING:
     from doit_images.ci.testing.since import Due
-    from doit_images.core.run import Run
 
 _COLOURS = {State.TEST: "yellow", State.PASSED: "green", State.BROKEN: "red"}
 _SAME = "all that it sees is as it was"
 
 
-def print_table(run: Run, tests: Mapping[str, Planned | Due]) -> None:
+def print_table(history: History, tests: Mapping[str, Planned | Due]) -> None:
     """Print them below the table of images; nothing where there are none."""
     if not tests:
         return
@@ -25,7 +25,7 @@ def print_table(run: Run, tests: Mapping[str, Planned | Due]) -> None:
 
     from doit_images.core.base.output import Output, table
 
-    expected = _expected(run, tests)
+    expected = _expected(history, tests)
     drawn = table("test", "action", "why", numbers=("seconds",))
     for name, one in tests.items():
         seconds = expected.get(name)
@@ -39,9 +39,9 @@ def print_table(run: Run, tests: Mapping[str, Planned | Due]) -> None:
         console.print(f"\n{len(passed)} of {len(tests)} tests passed before, which saves {saved}")
 
 
-def promised(run: Run, tests: Mapping[str, Planned | Due]) -> list[dict[str, Any]]:
+def promised(history: History, tests: Mapping[str, Planned | Due]) -> list[dict[str, Any]]:
     """They as plain data, in the form that is promised to scripts."""
-    expected = _expected(run, tests)
+    expected = _expected(history, tests)
     return [
         {
             "name": name,
@@ -63,7 +63,7 @@ def _why(one: Planned | Due) -> str:
     return one.problem or "; ".join(one.reasons) or _SAME
 
 
-def _expected(run: Run, tests: Mapping[str, Planned | Due]) -> dict[str, float]:
+def _expected(history: History, tests: Mapping[str, Planned | Due]) -> dict[str, float]:
     refs = {name: one.ref for name, one in tests.items()}
-    known = expected_seconds(run.history, refs.values())
+    known = expected_seconds(history, refs.values())
     return {name: round(known[ref], 1) for name, ref in refs.items() if ref in known}

@@ -427,9 +427,7 @@ def test_cache_mounts_go_to_a_folder_of_any_name(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(cache_mounts, "_base", lambda run: (None, "base"))
     monkeypatch.setattr(cache_mounts, "_build", build)
-    run = SimpleNamespace(
-        planner=SimpleNamespace(planner=SimpleNamespace(declared=lambda: {"a": SimpleNamespace(mounts=("m",))}))
-    )
+    run = SimpleNamespace(planner=SimpleNamespace(declared=lambda: {"a": SimpleNamespace(mounts=("m",))}))
     cache_mounts.pack(run, tmp_path / "one, two")
     assert outputs == ['type=local,"dest=DRAFT/out"']
     assert cache_mounts.listed(tmp_path / "one, two") == ["m"]

@@ -169,7 +169,7 @@ class ImageBuild:
             lines.write(change.line for change in progress.finish())
         if status and not progress.steps:
             buildx.require()
-        return status, "" if status else build_target.one_id(run, self.inputs, target, ids)
+        return status, "" if status else build_target.one_id(run.peers, self.inputs, target, ids)
 
     def _follow(
         self,

@@ -15,6 +15,7 @@ from doit_images.core.compose import env_files
 from doit_images.core.engine import temporary_tag
 from doit_images.core.engine.client import LocalImage
 from doit_images.core.history.store import Status, steps_of
+from doit_images.core.local_images import LocalImages
 from doit_images.core.planning.action import Action
 from doit_images.core.planning.plan import ANOTHER, Decision, is_for
 from doit_images.core.run import Run
@@ -61,7 +62,7 @@ def built(build: ImageBuild) -> tuple[Outcome, LocalImage]:
         outcome = _counted(build)
         made = run.local_images.snapshot().get(build.tag)
         image_id = build_target.import_result(run, decision, outcome.target, outcome.image_id, made)
-        _refuse_foreign(run, decision, image_id, made)
+        _refuse_foreign(run.local_images, decision, image_id, made)
         results.name_image(run, decision, image_id)
         run.planner.built(build.name)
     finally:
@@ -76,7 +77,7 @@ def keep(build: ImageBuild, outcome: Outcome, local_image: LocalImage) -> None:
     """Keep the record and the history of what was built, and let the other machines have it."""
     run, name, decision = build.run, build.name, build.decision
     build_target.clean_up(run, decision)
-    results.keep_record(run, decision, local_image, outcome.seconds)
+    results.keep_record(run.folder, decision, local_image, outcome.seconds)
     size = local_image.size
     layers = None if run.settings.registry_only else run.engine.layers(local_image.id)
     _add_to_history(build, outcome, Status.DONE, image_id=local_image.id, size=size, layers=layers)
@@ -107,10 +108,10 @@ def _given(run: Run, decision: Decision, made: LocalImage, seconds: float) -> Sh
     return run.peers.give(decision, made, seconds)
 
 
-def _refuse_foreign(run: Run, decision: Decision, image_id: str, made: LocalImage | None) -> None:
+def _refuse_foreign(local_images: LocalImages, decision: Decision, image_id: str, made: LocalImage | None) -> None:
     """``UserError`` where what was built is of another platform than was asked for."""
-    platform = run.local_images.config_of(made or LocalImage(image_id, fixed=False)).platform
-    if not is_for(decision.inputs, platform, run.local_images.snapshot().platform):
+    platform = local_images.config_of(made or LocalImage(image_id, fixed=False)).platform
+    if not is_for(decision.inputs, platform, local_images.snapshot().platform):
         raise UserError(
             f"{decision.name}: {platform} was built, and {', '.join(decision.inputs.platforms)} is wanted",
             remedy="`docker buildx inspect` lists the platforms of the builder",

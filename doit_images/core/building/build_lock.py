@@ -16,6 +16,7 @@ from doit_images.core.base import commands, leftovers, lock
 from doit_images.core.base.references import tag_of
 from doit_images.core.building import prune_lock
 from doit_images.core.building.events import ImageNoted
+from doit_images.core.engine.client import Engine
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning.plan import Decision
 from doit_images.core.planning.wanted import Wanted, wanted_of
@@ -30,7 +31,7 @@ class Elsewhere(Exception):
 def taken(run: Run, decision: Decision) -> Iterator[bool]:
     """For the block, the right to build this image of all runs on this machine; whether another may have built it since
     it was decided. ``Stopped`` when the run is, ``UserError`` where it cannot be locked."""
-    path = _file(run, decision)
+    path = _file(run.engine, decision)
 
     def waits() -> None:
         run.events.emit(ImageNoted(decision.name, f"waits for {lock.holder(path) or 'another run'}, which builds it"))
@@ -70,9 +71,9 @@ def _asks_again(run: Run, inputs: ImageInputs) -> bool:
     return wanted is not None
 
 
-def _file(run: Run, decision: Decision) -> Path:
+def _file(engine: Engine, decision: Decision) -> Path:
     inputs = decision.inputs
-    return lock.of_engine(run.engine.address, "image", inputs.fingerprint or inputs.input_digest)
+    return lock.of_engine(engine.address, "image", inputs.fingerprint or inputs.input_digest)
 
 
 def _who(run: Run) -> str:

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from doit_images.core.around import Peers
 from doit_images.core.base import commands, platforms
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.forks import fork
@@ -83,13 +84,13 @@ def choose(
     return BuildTarget({}, (*extra, *alone().extra), layout, pushed=pushed)
 
 
-def one_id(run: Run, inputs: ImageInputs, where: BuildTarget, ids: Mapping[str, str]) -> str:
+def one_id(peers: Peers, inputs: ImageInputs, where: BuildTarget, ids: Mapping[str, str]) -> str:
     """The id of what was built, of the images for each platform where those were built apart: they become one index.
     Raises ``UserError``."""
     if not where.apart:
         return next(iter(ids.values()))
     if where.layout is None:
-        return run.peers.past_engine.joined(inputs.image, ids)
+        return peers.past_engine.joined(inputs.image, ids)
     from doit_images.core.buildkit import oci_transfer
 
     return oci_transfer.indexed(where.layout, {name: (where.apart[name].layout, each) for name, each in ids.items()})

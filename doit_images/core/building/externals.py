@@ -18,6 +18,7 @@ from doit_images.core.base.references import beside, digest_of, repository
 from doit_images.core.building.events import ImageNoted
 from doit_images.core.buildkit import builder
 from doit_images.core.engine import plugins
+from doit_images.core.local_images import LocalImages
 from doit_images.core.planning.action import Action
 from doit_images.core.planning.plan import Decision
 from doit_images.core.run import Run
@@ -92,15 +93,15 @@ def pull(run: Run, decision: Decision) -> bool:
     return bool(wanted)
 
 
-def refuse_foreign(run: Run, decision: Decision) -> None:
+def refuse_foreign(local_images: LocalImages, decision: Decision) -> None:
     """``UserError`` where the engine holds a base under its name for another platform only: containerd's store would
     let a build start from that. Docker does so too, and warns; here the image has to declare it."""
     inputs = decision.inputs
     for ref, some in inputs.read_for.items():
-        local_image = run.local_images.snapshot().get(ref)
+        local_image = local_images.snapshot().get(ref)
         for wanted in some if local_image else ():
-            if run.local_images.base(ref, wanted) is None and local_image:
-                have = run.local_images.config_of(local_image).platform
+            if local_images.base(ref, wanted) is None and local_image:
+                have = local_images.config_of(local_image).platform
                 declare = f", or declare `platforms: [{have}]` for the image" if wanted in inputs.platforms else ""
                 raise UserError(
                     f"the base {ref} is {have} here, {wanted} is wanted, and that cannot be pulled",

@@ -17,8 +17,10 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
+from doit_images.core.around import Peers
 from doit_images.core.base import commands, extras
 from doit_images.core.base.errors import UserError, os_reason
+from doit_images.core.base.events import Events
 from doit_images.core.building import build_image, build_lock, capacity, externals, fetch, prune_lock, results
 from doit_images.core.building.attempt import AGAIN, Attempt, ImageBuild, InputsChanged
 from doit_images.core.building.events import ImageEnded, ImageNoted, ImageStarted
@@ -48,7 +50,7 @@ def make(run: Run, name: str, no_cache: bool = False) -> Any:
     A failure is doit's ``TaskFailed``."""
     from doit.exceptions import TaskFailed
 
-    waits = _waits_for_pruning(run, name)
+    waits = _waits_for_pruning(run.events, name)
     try:
         with extras.told(), prune_lock.shared(run, waits):
             if not no_cache and _left_out(run, name):
@@ -65,8 +67,8 @@ def make(run: Run, name: str, no_cache: bool = False) -> Any:
     return None
 
 
-def _waits_for_pruning(run: Run, name: str) -> Callable[[], None]:
-    return lambda: run.events.emit(ImageNoted(name, "waits for cache_prune"))
+def _waits_for_pruning(events: Events, name: str) -> Callable[[], None]:
+    return lambda: events.emit(ImageNoted(name, "waits for cache_prune"))
 
 
 def _left_out(run: Run, name: str) -> bool:
@@ -97,7 +99,7 @@ def _done(run: Run, name: str, work: Work, step: Step, rights: Rights) -> Work:
     match step:
         case Step.KEEP:
             run.events.emit(ImageEnded(name, State.FRESH))
-            results.keep_record(run, decision, decision.local_image, 0.0)
+            results.keep_record(run.folder, decision, decision.local_image, 0.0)
             return replace(work, ended=True)
         case Step.TAG:
             return replace(work, ended=True) if _tag(run, decision) else work.undecided()
@@ -119,7 +121,7 @@ def _decide(run: Run, name: str, work: Work) -> Work:
     mark = work.attempt.rebuilt
     again = work.rebuild and decision.action != Action.BROKEN
     if again or replaces(decision, run.settings.registry_only):
-        mark = mark or _mark(run, decision)
+        mark = mark or _mark(run.peers, decision)
     if again:
         decision = decision._replace(action=Action.BUILD, reasons=(NO_CACHE,))
     leased = work.leased if Right.LEASE in work.held else _leased(run, decision)
@@ -150,11 +152,11 @@ def _looked(run: Run, name: str) -> Decision:
         return run.planner.decide(name, refresh=True)
 
 
-def _mark(run: Run, decision: Decision) -> str:
+def _mark(peers: Peers, decision: Decision) -> str:
     """The label of a rebuild on purpose: now, or just after the last such rebuild that is known, whose machine's clock
     may be ahead."""
     here = rebuilt(decision.local_image.labels) if decision.local_image else 0
-    return str(max(int(time.time()), 1 + max(here, run.peers.rebuilt(decision))))
+    return str(max(int(time.time()), 1 + max(here, peers.rebuilt(decision))))
 
 
 def _pull(run: Run, decision: Decision) -> bool:
@@ -214,7 +216,7 @@ def _lease(run: Run, decision: Decision, work: Work, rights: Rights, wait: bool)
     except build_lock.Elsewhere:
         rights[Right.CAPACITY].close()
         return replace(work.without(Right.CAPACITY), crowded=False)
-    if prune_lock.take_again(run, _waits_for_pruning(run, decision.name)):
+    if prune_lock.take_again(run, _waits_for_pruning(run.events, decision.name)):
         run.local_images.changed()
     return work.having(Right.LEASE).undecided()
 
@@ -234,7 +236,7 @@ def _capacity(run: Run, decision: Decision, work: Work, rights: Rights, wait: bo
 def _build(run: Run, decision: Decision, work: Work, rights: Rights) -> Work:
     """Build it; again, twice at most, where something moved meanwhile."""
     attempt = work.attempt
-    externals.refuse_foreign(run, decision)
+    externals.refuse_foreign(run.local_images, decision)
     build_image.begin(run)
     if not attempt.number:
         _started(run, decision)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from doit_images.core.base import lock
+from doit_images.core.engine.client import Engine
 from doit_images.core.run import Run
 
 
@@ -23,9 +24,9 @@ class _Held(threading.local):
         self.held = False
 
 
-def path_of(run: Run) -> Path:
+def path_of(engine: Engine) -> Path:
     """The file of the lock."""
-    return lock.of_engine(run.engine.address, "builds")
+    return lock.of_engine(engine.address, "builds")
 
 
 @contextlib.contextmanager
@@ -34,7 +35,7 @@ def shared(run: Run, waiting: Callable[[], None]) -> Iterator[None]:
     ``Stopped`` and ``UserError`` as of ``lock.shared``."""
     mine = run.kept(_Held)
     with mine.stack:
-        _take(run, mine, waiting)
+        _take(run.engine, mine, waiting)
         try:
             yield
         finally:
@@ -54,10 +55,10 @@ def take_again(run: Run, waiting: Callable[[], None]) -> bool:
     mine = run.kept(_Held)
     if mine.held:
         return False
-    _take(run, mine, waiting)
+    _take(run.engine, mine, waiting)
     return True
 
 
-def _take(run: Run, mine: _Held, waiting: Callable[[], None]) -> None:
-    mine.stack.enter_context(lock.shared(path_of(run), waiting))
+def _take(engine: Engine, mine: _Held, waiting: Callable[[], None]) -> None:
+    mine.stack.enter_context(lock.shared(path_of(engine), waiting))
     mine.held = True

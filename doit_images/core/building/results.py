@@ -32,7 +32,7 @@ def name_image(run: Run, decision: Decision, image_id: str) -> None:
     run.local_images.named(image_id, refs)
 
 
-def keep_record(run: Run, decision: Decision, local_image: LocalImage | None, seconds: float) -> None:
+def keep_record(folder: Path, decision: Decision, local_image: LocalImage | None, seconds: float) -> None:
     """Write down what the image was made from, and that took so long."""
     inputs = decision.inputs
     parents = {name: inputs.parent_fingerprints[name] for name in dict.fromkeys(inputs.parents.values())}
@@ -48,14 +48,14 @@ def keep_record(run: Run, decision: Decision, local_image: LocalImage | None, se
         finished=time.time(),
         seconds=seconds,
     )
-    record.write(run.folder, entry)
-    checkouts.register(run.folder)
+    record.write(folder, entry)
+    checkouts.register(folder)
 
 
 def keep(run: Run, decision: Decision, local_image: LocalImage, began: float) -> None:
     """Keep the record and the history of an image that was pulled or only named."""
     seconds = time.time() - began
-    keep_record(run, decision, local_image, seconds)
+    keep_record(run.folder, decision, local_image, seconds)
     more = {"seconds": seconds, "image_id": local_image.id, "size": local_image.size}
     add_to_history(run, decision, Status.DONE, began=began, **more)
 
