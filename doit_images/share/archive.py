@@ -66,6 +66,7 @@ def export(run: Run, folder: Path) -> str:
         (draft / INDEX).write_bytes(text)
         trust = trusted.of(run.settings)
         if trust.need and not trust.cannot_sign:
+            trust.say = run.events.say
             try:
                 (draft / SIGNATURE).write_bytes(trust.sign(digest_of(text), _ARCHIVE, platform))
             except NotSigned as error:

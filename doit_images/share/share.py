@@ -396,6 +396,8 @@ def of(
     if index and address:
         share.ask_first(index, settings.cache_ask)
     share.memory, share.patience = memory, settings.registry_patience
+    if share.trust.need:
+        share.trust.say = say
     return share
 
 

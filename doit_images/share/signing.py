@@ -13,8 +13,9 @@ import binascii
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from doit_images.core.base.errors import UserError
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 IMAGES, TESTS = "images", "tests"
-"""What a statement is about: an image that was built, or tests that passed. Neither is taken for the other."""
+"""What a statement is about: an image that was built, tests that passed, or else a document about an image, by its
+predicate's type. None is taken for another."""
 PREDICATES = {
     IMAGES: "https://sigstore.dev/cosign/sign/v1",
     TESTS: "https://in-toto.io/attestation/test-result/v0.1",
@@ -36,7 +38,7 @@ _CLAIMED, _FORMERLY = "doit-images.", "vllm-swarm."  # and until 0.2
 
 class Claim(NamedTuple):
     """What is signed: the ``digest`` of the manifest that is the result of ``fingerprint`` for ``platform``, the name
-    of the builder, when (seconds since the epoch), what it is ``about``, and how tests came out (``PASSED``)."""
+    of the builder, when (seconds since the epoch), what it is ``about``, and what it says of that."""
 
     digest: str
     fingerprint: str
@@ -44,7 +46,7 @@ class Claim(NamedTuple):
     builder: str
     signed: int
     about: str = IMAGES
-    outcome: str = ""
+    predicate: Mapping[str, Any] = {}
 
 
 class Forged(ValueError):
@@ -83,9 +85,8 @@ def statement_of(claim: Claim) -> bytes:
     """The in-toto statement that says ``claim``: what is signed."""
     said = {f"{_CLAIMED}{name}": str(getattr(claim, name)) for name in _SAID}
     subject = {"name": "", "digest": {"sha256": claim.digest.removeprefix("sha256:")}, "annotations": said}
-    predicate = {"result": claim.outcome, "configuration": []} if claim.about == TESTS else {}
-    kind = PREDICATES[claim.about]
-    statement = {"_type": _STATEMENT, "subject": [subject], "predicateType": kind, "predicate": predicate}
+    kind = PREDICATES.get(claim.about, claim.about)
+    statement = {"_type": _STATEMENT, "subject": [subject], "predicateType": kind, "predicate": claim.predicate}
     return json.dumps(statement, sort_keys=True).encode()
 
 
@@ -178,15 +179,16 @@ def claim_in(payload: bytes) -> Claim:
     """What a statement says whose signature was checked. Raises ``Forged`` if that is nothing about one result."""
     try:
         statement = json.loads(payload)
-        about = next((about for about, kind in PREDICATES.items() if kind == statement["predicateType"]), "")
-        if statement["_type"] != _STATEMENT or not about:
+        kind = str(statement["predicateType"])
+        if statement["_type"] != _STATEMENT or kind in PREDICATES:
             raise ValueError
+        about = next((about for about, other in PREDICATES.items() if other == kind), kind)
         [subject] = statement["subject"]
         notes = subject["annotations"]
         claimed = _CLAIMED if f"{_CLAIMED}fingerprint" in notes else _FORMERLY
-        said = {name: notes[f"{claimed}{name}"] for name in _SAID} | {"about": about}
-        said["outcome"] = str(statement["predicate"]["result"]) if about == TESTS else ""
-        return Claim(**{**said, "digest": f"sha256:{subject['digest']['sha256']}", "signed": int(said["signed"])})
+        said = {name: notes[f"{claimed}{name}"] for name in _SAID}
+        digest, signed = f"sha256:{subject['digest']['sha256']}", int(said["signed"])
+        return Claim(**{**said, "digest": digest, "signed": signed}, about=about, predicate=statement["predicate"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Forged("another kind of statement") from None
 

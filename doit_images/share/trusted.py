@@ -42,6 +42,7 @@ ANYBODY = "any"
 SIGNED = "signed"
 _LOCKS = ("requirements-keyless.txt", "tasks/requirements-keyless.txt")  # here, and where these tasks were adopted
 _DAY = 86400
+_SOON = 30 * _DAY
 _CLOCKS_DIFFER = 300  # seconds by which a signature may be of the future
 _MOST = 64  # signatures in one builder's name that are checked: whoever may push may attach any number
 _NO_SIGNATURE = "its attachment is not a signature of it"
@@ -69,6 +70,20 @@ class Builder:
         if now >= self.until:
             return f"{which} has expired"
         return "" if now >= self.since else f"{which} is not valid yet"
+
+    @property
+    def ends(self) -> float:
+        """When it counts no more."""
+        return min(self.until, self.revoked)
+
+    def renewal(self, now: float) -> str:
+        """When it ends, and what to do before; "" where that is not within 30 days."""
+        if not 0 < self.ends - now <= _SOON:
+            return ""
+        when = f"ends on {datetime.fromtimestamp(self.ends, UTC).date()}, in {int((self.ends - now) // _DAY)} days"
+        if self.identity:
+            return f"the identity of {self.name} {when}: give it a later `until` in {LIST}"
+        return f"the key of {self.name} {when}: `doit share_key {self.name} NEW-FILE`, which SHARE_KEY then names"
 
     @property
     def hint(self) -> str:
@@ -107,6 +122,8 @@ class Trust:
         self._file = key
         self._now = now
         self._keyless = keyless
+        self.say: Callable[[str], None] | None = None
+        """Who is told, once, that what this machine signs with ends soon."""
 
     @cached_property
     def _sigstore(self) -> Sigstore:
@@ -146,16 +163,24 @@ class Trust:
             return f"its SHARE_KEY belongs to no builder in {LIST}"
         return self.own.problem(self._now()) or _forbidden(self.own, about)
 
+    def ending(self) -> list[str]:
+        """What is to be done about each builder whose last key or identity ends within 30 days."""
+        last = {each.name: each for each in sorted(self._builders, key=lambda builder: builder.ends)}
+        return [sentence for each in last.values() if (sentence := each.renewal(self._now()))]
+
     def sign(self, digest: str, fingerprint: str, platform: str) -> bytes:
         """A bundle in which this machine says that it built this. Raises as ``sign_claimed``."""
         return self.sign_claimed(Claimed(digest, fingerprint, platform))
 
-    def sign_claimed(self, claimed: Claimed, outcome: str = "") -> bytes:
-        """A bundle in which this machine says this, and how tests came out. ``ValueError`` where nobody would take it,
+    def sign_claimed(self, claimed: Claimed, predicate: Mapping[str, Any] | None = None) -> bytes:
+        """A bundle in which this machine says this, and this of it. ``ValueError`` where nobody would take it,
         ``NotSigned`` where a signature by its identity cannot be had."""
         if not self.own:
             raise ValueError("a machine without a key signs nothing")
-        claim = signing.Claim(*claimed[:3], self.own.name, int(self._now()), claimed.about, outcome)
+        if self.say and (sentence := self.own.renewal(self._now())):
+            self.say(sentence)
+        self.say = None
+        claim = signing.Claim(*claimed[:3], self.own.name, int(self._now()), claimed.about, predicate or {})
         if self.key:
             return self.key.sign(claim)
         bundle = self._sigstore.sign(claim)
@@ -224,6 +249,8 @@ class Trust:
 
 
 def _forbidden(builder: Builder, about: str) -> str:
+    """Why a builder may not sign that, "" if it may; a document about an image needs what an image needs."""
+    about = about if about in PREDICATES else IMAGES
     return "" if about in builder.may else f"{builder.name} may not sign {about}"
 
 

@@ -129,7 +129,7 @@ def _shared(run: Run) -> Iterator[Finding]:
     if settings.cache_registry:
         asked = Wanted("doctor", "0" * 64, "linux/amd64")  # whether it is there is all the same
         Share(settings.cache_registry, False, said.append).look({"": asked})
-        yield _trust(settings)
+        yield from _trust(settings)
         yield _reached("shared registry", settings.cache_registry, said, "see CACHE_REGISTRY and `docker login`")
     if settings.redis_url:
         said = []
@@ -137,18 +137,22 @@ def _shared(run: Run) -> Iterator[Finding]:
         yield _reached("redis", "the one of REDIS_URL", said, "see REDIS_URL")
 
 
-def _trust(settings: Settings) -> Finding:
-    """Whose shared results are taken, and whether this machine's are."""
+def _trust(settings: Settings) -> Iterator[Finding]:
+    """Whose shared results are taken, whether this machine's are, and whose soon are no more."""
     try:
         trust = trusted.of(settings)
         unsigned = settings.cache_write and trust.cannot_sign
     except UserError as error:
-        return Finding("trust", Verdict.FAIL, error.sentence, error.remedy)
+        yield Finding("trust", Verdict.FAIL, error.sentence, error.remedy)
+        return
     if not trust.need:
-        return Finding("trust", Verdict.WARN, trusted.anybody(settings.cache_registry), "doit share_key NAME")
-    if unsigned:
-        return Finding("trust", Verdict.WARN, f"this machine shares nothing: {unsigned}", "doit share_key NAME")
-    return Finding("trust", Verdict.OK, f"results count that {trust.need} of the listed builders signed")
+        yield Finding("trust", Verdict.WARN, trusted.anybody(settings.cache_registry), "doit share_key NAME")
+    elif unsigned:
+        yield Finding("trust", Verdict.WARN, f"this machine shares nothing: {unsigned}", "doit share_key NAME")
+    else:
+        yield Finding("trust", Verdict.OK, f"results count that {trust.need} of the listed builders signed")
+    for sentence in trust.ending():
+        yield Finding("trust", Verdict.WARN, sentence)
 
 
 def _reached(subject: str, place: str, said: Sequence[str], remedy: str) -> Finding:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import chain
 
 from doit_images.ci.sbom import provenance
+from doit_images.ci.sbom.attached import PROVENANCE
 from doit_images.core.base.errors import UserError
 from doit_images.core.engine.client import LocalImage
 from doit_images.core.history.store import Build, Status
@@ -14,23 +15,19 @@ from doit_images.core.planning.plan import Decision
 from doit_images.core.run import Run
 from doit_images.ui import documents
 
-_KIND = documents.Kind(
-    "provenance", ".json", provenance.MEDIA_TYPE, {"in-toto.io/predicate-type": provenance.PREDICATE}
-)
-
 
 def make(run: Run, images: Sequence[str], attach: bool) -> None:
     """Write the statement of each of these images, see ``documents.make``. ``UserError`` for one that was not built
     here: only who built it can say how."""
 
-    def content(decision: Decision, image: LocalImage, digest: str) -> bytes:
+    def content(decision: Decision, image: LocalImage, digest: str) -> documents.Documents:
         build, inputs = _build_of(run, decision, image), decision.inputs
         images = run.project.images
         parents = {images[name].ref: inputs.parent_fingerprints[name] for name in inputs.parents.values()}
         made = provenance.Made(inputs.image.ref, inputs.fingerprint, inputs.build_inputs(), parents)
-        return provenance.statement(digest, made, build, documents.TOOL)
+        return {PROVENANCE: provenance.statement(digest, made, build, documents.TOOL)}
 
-    documents.make(run, images, _KIND, content, attach=attach)
+    documents.make(run, images, "provenance", content, attach=attach)
 
 
 def _build_of(run: Run, decision: Decision, image: LocalImage) -> Build:

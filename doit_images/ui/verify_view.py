@@ -55,6 +55,7 @@ def text(verdict: Verdict) -> str:
     if lines:
         return "\n".join([f"{verdict.name}: differs", *(printable(f"  {line}") for line in lines)])
     what = [f"{len(verdict.containers)} running"] if verdict.containers else []
+    what += [f"signed {each}" for each in verdict.attached]
     what += ["another build gives the same layers"] if verdict.rebuilt is not None else []
     more = "".join(f", {each}" for each in what)
     return f"{verdict.name}: is what the sources give (in-{verdict.fingerprint[:16]}){more}"

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -35,6 +36,7 @@ from tests import loopback
 
 NOW = 1_800_000_000.0
 DAY = 86400.0
+SBOM = "https://spdx.dev/Document/v2.3"
 FINGERPRINT, DIGEST, PLATFORM = "ab" * 32, f"sha256:{'cd' * 32}", "linux/amd64"
 
 
@@ -142,8 +144,10 @@ ATTACKS: dict[str, tuple[Callable[[dict[str, Key], str, str], list[str]], str]] 
         lambda keys, digest, number: [sign_for(keys["ci"], digest, number, platform="linux/arm64")], "something else",
     ),
     "of tests": (
-        lambda keys, digest, number: [sign_for(keys["ci"], digest, number, about=TESTS, outcome="PASSED")],
-        "something else",
+        lambda keys, digest, number: [sign_for(keys["ci"], digest, number, about=TESTS)], "something else",
+    ),
+    "of a document": (
+        lambda keys, digest, number: [sign_for(keys["ci"], digest, number, about=SBOM)], "something else",
     ),
     "by an expired key": (lambda keys, digest, number: [sign_for(keys["old"], digest, number, builder="old",
                           signed=int(NOW - 30 * DAY))], "has expired"),
@@ -211,21 +215,24 @@ def test_different_builders_must_agree_where_more_than_one_is_wanted(
 
 def test_who_may_sign_tests_signs_no_images_and_no_statement_is_taken_for_the_other(keys: dict[str, Key]) -> None:
     image, passed = Claimed(DIGEST, FINGERPRINT, PLATFORM), Claimed(DIGEST, FINGERPRINT, PLATFORM, TESTS)
-    bundles = {image: signed(keys["ci"]), passed: signed(keys["ci"], about=TESTS, outcome="PASSED")}
+    document = Claimed(DIGEST, FINGERPRINT, PLATFORM, SBOM)
+    bundles = {image: signed(keys["ci"]), passed: signed(keys["ci"], about=TESTS, predicate={"result": "PASSED"})}
+    bundles[document] = signed(keys["ci"], about=SBOM, predicate={"spdxVersion": "SPDX-2.3"})
     statement = json.loads(base64.b64decode(json.loads(bundles[passed])["dsseEnvelope"]["payload"]))
     assert statement["predicateType"] == "https://in-toto.io/attestation/test-result/v0.1"
-    assert statement["predicate"] == {"result": "PASSED", "configuration": []}
-    assert signing.claim_of(bundles[passed], keys["ci"].public).outcome == "PASSED"
+    assert statement["predicate"] == {"result": "PASSED"}
+    assert signing.claim_of(bundles[passed], keys["ci"].public).predicate == {"result": "PASSED"}
 
     def doubts(may: tuple[str, ...]) -> dict[tuple[str, str], str]:
         trust = trust_of([Builder("ci", keys["ci"].public, NOW - 365 * DAY, NOW + DAY, may=may)])
         return {(wanted.about, by.about): trust.judge(wanted, [bundles[by]])[0] for wanted in bundles for by in bundles}
 
-    other = dict.fromkeys([(IMAGES, TESTS), (TESTS, IMAGES)], "its signature is for something else")
-    same = [(IMAGES, IMAGES), (TESTS, TESTS)]
+    other = dict.fromkeys(permutations((IMAGES, TESTS, SBOM), 2), "its signature is for something else")
+    same = [(IMAGES, IMAGES), (TESTS, TESTS), (SBOM, SBOM)]
     assert doubts((IMAGES, TESTS)) == {**dict.fromkeys(same, ""), **other}
-    assert doubts((TESTS,)) == {same[0]: "ci may not sign images", same[1]: "", **other}
-    assert doubts((IMAGES,)) == {same[0]: "", same[1]: "ci may not sign tests", **other}
+    no = "ci may not sign images"
+    assert doubts((TESTS,)) == {same[0]: no, same[1]: "", same[2]: no, **other}
+    assert doubts((IMAGES,)) == {same[0]: "", same[1]: "ci may not sign tests", same[2]: "", **other}
 
 
 # ---- the list and the settings
@@ -299,7 +306,7 @@ def test_what_is_trusted_by_default(keys: dict[str, Key], tmp_path: Path, monkey
 
 def test_doctor_says_who_is_trusted(tmp_path: Path) -> None:
     def found(**given: str) -> tuple[str, str]:
-        finding = doctor._trust(settings.Settings(cache_registry="reg:5000", **given))
+        finding, *_ = doctor._trust(settings.Settings(cache_registry="reg:5000", **given))
         return finding.verdict, finding.detail
 
     listed, key = str(tmp_path / "list.toml"), str(tmp_path / "key")
@@ -310,6 +317,29 @@ def test_doctor_says_who_is_trusted(tmp_path: Path) -> None:
     assert found(share_builders=listed) == ("warn", "this machine shares nothing: it has no SHARE_KEY")
     assert found(share_builders=listed, share_key=key)[0] == "ok"
     assert found(share_builders=listed, share_key=listed)[0] == "fail"
+
+
+def test_a_key_that_ends_within_a_month_is_told_before(keys: dict[str, Key], tmp_path: Path) -> None:
+    old = Builder("ci", keys["ci"].public, NOW - DAY, NOW + 29.5 * DAY)
+    by_ci = Builder("actions", "", NOW - DAY, NOW + DAY, issuer="https://a", identity="https://b")
+    others = [
+        replace(old, name="later", until=NOW + 31 * DAY),
+        replace(old, name="over", until=NOW - 1),
+        replace(old, name="gone", revoked=0.0),
+        replace(old, name="next"),
+        replace(old, name="next", key=keys["new"].public, until=NOW + 365 * DAY),
+    ]
+    key = "the key of ci ends on 2027-02-13, in 29 days: `doit share_key ci NEW-FILE`, which SHARE_KEY then names"
+    identity = "the identity of actions ends on 2027-01-16, in 1 days: give it a later `until` in trusted-builders.toml"
+    assert trust_of([*others, old, by_ci]).ending() == [identity, key]
+    # Who signs is told once, also where the next key is listed: it signs with the one that ends.
+    signing.make_key(tmp_path / "key")
+    own = replace(old, key=Key(tmp_path / "key").public)
+    trust, said = Trust(1, [own, replace(others[-1], name="ci")], tmp_path / "key", lambda: NOW), list[str]()
+    trust.say = said.append
+    for _ in range(2):
+        trust.sign(DIGEST, FINGERPRINT, PLATFORM)
+    assert (trust.ending(), said) == ([], [key])
 
 
 # ---- a real registry

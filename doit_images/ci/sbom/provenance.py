@@ -1,22 +1,21 @@
 """What was an image made of, and how, as a statement that other tools read? Pure.
 
-SLSA's provenance (https://slsa.dev/spec/v1.0/provenance) in an in-toto statement, not signed. What the build resolved
-are the ingredients of the fingerprint, one by one, so that whoever holds the sources can compare file by file.
+SLSA's provenance (https://slsa.dev/spec/v1.0/provenance) in an in-toto statement, which ``attached`` signs. What the
+build resolved are the ingredients of the fingerprint, one by one, so that whoever holds the sources can compare file by
+file.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from doit_images.ci.sbom.attached import PROVENANCE
 from doit_images.core.base.timestamps import utc
 from doit_images.core.history.store import Build
 from doit_images.core.inputs.fingerprint import BuildInputs
 
-MEDIA_TYPE = "application/vnd.in-toto+json"
-PREDICATE = "https://slsa.dev/provenance/v1"
 _STATEMENT = "https://in-toto.io/Statement/v1"
 _BUILD_TYPE = "urn:doit-images:docker-buildx:v1"
 _BUILDER = "urn:doit-images:builder"
@@ -32,13 +31,13 @@ class Made(NamedTuple):
     parents: Mapping[str, str]
 
 
-def statement(digest: str, made: Made, build: Build, tool: str) -> bytes:
-    """The statement that what has this ``digest`` (``sha256:…``) was made so by this build, as JSON; ``tool`` is what
-    built it."""
-    content = {
+def statement(digest: str, made: Made, build: Build, tool: str) -> dict[str, Any]:
+    """The statement that what has this ``digest`` (``sha256:…``) was made so by this build; ``tool`` is what built
+    it."""
+    return {
         "_type": _STATEMENT,
         "subject": [{"name": made.ref, "digest": _digest(digest)}],
-        "predicateType": PREDICATE,
+        "predicateType": PROVENANCE.predicate,
         "predicate": {
             "buildDefinition": {
                 "buildType": _BUILD_TYPE,
@@ -56,7 +55,6 @@ def statement(digest: str, made: Made, build: Build, tool: str) -> bytes:
             },
         },
     }
-    return json.dumps(content, indent=1, sort_keys=True).encode()
 
 
 def _files(made: Made) -> Iterable[dict[str, Any]]:

@@ -1,9 +1,9 @@
 """Is an image of the engine exactly what these sources give, and is it what runs?
 
 Five questions, each with an answer of its own: do its labels and names say so (the plan), is it the image that was
-recorded when it was built, are its bytes those that its id promises, does the shared registry hold the same, from
-builders that are trusted, and do the containers run it unchanged? A sixth one takes as long as a build: does another
-build without any cache give the same layers?
+recorded when it was built, are its bytes those that its id promises, does the shared registry hold the same, and
+documents about it, from builders that are trusted, and do the containers run it unchanged? A sixth one takes as long as
+a build: does another build without any cache give the same layers?
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from doit_images.ci.sbom import attached
 from doit_images.ci.verifying import running
 from doit_images.ci.verifying.content import Content, content_of
 from doit_images.ci.verifying.difference import Difference, differences
@@ -22,8 +23,10 @@ from doit_images.core.engine.endpoint import leading_to
 from doit_images.core.planning import record
 from doit_images.core.planning.action import Action
 from doit_images.core.planning.plan import Decision
+from doit_images.core.planning.wanted import wanted_of
 from doit_images.core.run import Run
 from doit_images.share import connection
+from doit_images.share.no_answer import NoImage, Unavailable
 from doit_images.stack import checkout
 from doit_images.stack.containers import Container, Containers
 from doit_images.stack.images import same
@@ -32,7 +35,8 @@ from doit_images.stack.images import same
 @dataclass(frozen=True)
 class Verdict:
     """What was found of an image: ``differs`` in sentences, of the image and of each running container by its name;
-    ``rebuilt`` what differs in another build, None where there was none. ``image_id`` is "" where none is here."""
+    ``rebuilt`` what differs in another build, None where there was none. ``image_id`` is "" where none is here;
+    ``attached`` are the documents in the registry that count, each with who signed it."""
 
     name: str
     ref: str
@@ -41,6 +45,7 @@ class Verdict:
     differs: tuple[str, ...]
     containers: dict[str, tuple[str, ...]]
     rebuilt: tuple[Difference, ...] | None = None
+    attached: tuple[str, ...] = ()
 
     @property
     def same(self) -> bool:
@@ -70,11 +75,12 @@ def verify(run: Run, name: str, *, rebuild: bool) -> Verdict:
     decision = run.planner.decisions()[name]
     local_image = decision.local_image if decision.action in (Action.FRESH, Action.RETAG) else None
     differs = [] if decision.action == Action.FRESH else list(decision.reasons)
-    content = None
+    content, documents = None, list[str]()
     if local_image:
         differs += _recorded(run, decision, local_image)
         content, damage = _held(run, local_image)
-        differs += [*damage, *_shared(run, decision, local_image)]
+        documents, others = _shared(run, decision, local_image)
+        differs += [*damage, *others]
     rebuilt = None
     if rebuild and content and local_image:
         rebuilt = tuple(_rebuilt(run, decision, local_image, content))
@@ -87,6 +93,7 @@ def verify(run: Run, name: str, *, rebuild: bool) -> Verdict:
         tuple(differs),
         _containers(run, decision, local_image),
         rebuilt,
+        tuple(documents),
     )
 
 
@@ -115,17 +122,19 @@ def _held(run: Run, local_image: LocalImage) -> tuple[Content | None, list[str]]
     return content, damage
 
 
-def _shared(run: Run, decision: Decision, local_image: LocalImage) -> list[str]:
-    """Whether the shared registry has another result; one that is not signed as it must be is told, and counts as
-    none."""
-    offer = (
-        connection.of(run)
-        .share.offers({decision.name: decision.inputs}, run.local_images.snapshot().platform)
-        .get(decision.name)
-    )
-    if offer is None or offer.content == run.planner.content_of(decision.inputs, local_image):
-        return []
-    return [f"the shared registry has another result for the same inputs ({offer.digest[:19]}…)"]
+def _shared(run: Run, decision: Decision, local_image: LocalImage) -> tuple[list[str], list[str]]:
+    """The documents that count beside the result in the shared registry, and in what that or a document is another; a
+    result that is not signed as it must be is told, and counts as none."""
+    share, wanted = connection.of(run).share, wanted_of(decision.inputs, run.snapshot().platform)
+    offer = share.look({"": wanted}).get("") if wanted else None
+    if wanted is None or offer is None:
+        return [], []
+    if offer.content != run.content_of(decision.inputs, local_image):
+        return [], [f"the shared registry has another result for the same inputs ({offer.digest[:19]}…)"]
+    try:
+        return attached.judged(share, wanted, offer.digest)
+    except (Unavailable, NoImage) as error:
+        return [], [f"what is attached to it is not known: the shared registry {share.address} {error}"]
 
 
 def _rebuilt(run: Run, decision: Decision, local_image: LocalImage, content: Content) -> list[Difference]:
