@@ -19,7 +19,7 @@ def task_deps_update() -> Task:
 
 
 def task_sbom() -> Task:
-    """Write which packages the images hold, as SPDX documents: [IMAGE …] [--attach]"""
+    """Write which packages the images hold, as SPDX and CycloneDX documents: [IMAGE …] [--attach]"""
     return quiet("doit_images.ui.sbom_view:make", _ATTACH, words="images")
 
 
