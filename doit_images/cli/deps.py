@@ -20,12 +20,12 @@ def task_deps_update() -> Task:
 
 def task_sbom() -> Task:
     """Write which packages the images hold, as SPDX and CycloneDX documents: [IMAGE …] [--attach]"""
-    return quiet("doit_images.ui.sbom_view:make", _ATTACH, words="images")
+    return quiet("doit_images.ui.documents:sbom", _ATTACH, words="images")
 
 
 def task_provenance() -> Task:
     """Write what the images were made of, and how, as SLSA provenance: [IMAGE …] [--attach]"""
-    return quiet("doit_images.ui.provenance_view:make", _ATTACH, words="images")
+    return quiet("doit_images.ui.documents:provenance", _ATTACH, words="images")
 
 
 def task_verify() -> Task:

@@ -1,28 +1,66 @@
-"""Documents about images: written to the project's folder, and attached to the shared image that they are of."""
+"""``doit sbom`` and ``doit provenance``: which packages do the images hold, and how were they made?
+
+As documents in the project's folder, and beside the shared images that they are about.
+"""
 
 from __future__ import annotations
 
-import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
-from doit_images.ci.sbom.attached import Kind
-from doit_images.ci.sbom.attached import attach as give
-from doit_images.core.base.errors import UserError
+from doit_images.ci.sbom import attached
+from doit_images.ci.sbom.attached import CYCLONEDX, PROVENANCE, SPDX, SPDX_3, Kind
+from doit_images.core.base.errors import UserError, printable
 from doit_images.core.base.files import replace as write_file
 from doit_images.core.engine.client import LocalImage
+from doit_images.core.history.store import Build, Status
+from doit_images.core.planning.action import Action
 from doit_images.core.planning.plan import Decision
 from doit_images.core.planning.wanted import Wanted, wanted_of
 from doit_images.core.run import Run
 from doit_images.share import connection
 from doit_images.share.no_answer import NoImage, Unavailable
 
-TOOL = "doit-images"
-
-
+_TOOL = "doit-images"
 Documents = Mapping[Kind, Mapping[str, Any]]
 Content = Callable[[Decision, LocalImage, str], Documents]
-"""What documents say of an image, where the engine holds it, and by which digest it is known to who reads them."""
+"""What documents say of an image that the engine holds, and that its readers know by this digest."""
+
+
+def sbom(run: Run, images: Sequence[str], attach: bool) -> None:
+    """Write the bills of materials of these images, see ``make``; say on standard error what they leave out."""
+    from doit_images.ci.sbom.bom import Subject, bom, cyclonedx, spdx, spdx_3
+    from doit_images.ci.sbom.installed import installed
+    from doit_images.ci.updating import locks
+
+    texts = locks.texts(run.project.directory).values()
+    pinned = {name: version for text in texts for name, version in locks.pins(text).items()}
+
+    def content(decision: Decision, image: LocalImage, digest: str) -> Documents:
+        subject = Subject(decision.inputs.image.ref, image.id, decision.inputs.fingerprint, image.created)
+        made = bom(subject, installed(run.engine, image.id), pinned, _TOOL)
+        for each in made.unknown:
+            print(printable(f"sbom: of {decision.name} no packages are known of {each}"), file=sys.stderr)
+        return {SPDX: spdx(made), SPDX_3: spdx_3(made), CYCLONEDX: cyclonedx(made)}
+
+    make(run, images, "sbom", content, attach=attach)
+
+
+def provenance(run: Run, images: Sequence[str], attach: bool) -> None:
+    """Write the provenance of these images, see ``make``. ``UserError`` for an image that was not built here: only its
+    builder can say how."""
+    from doit_images.ci.sbom.provenance import Made, statement
+
+    def content(decision: Decision, image: LocalImage, digest: str) -> Documents:
+        build, inputs = _build_of(run, decision, image), decision.inputs
+        images = run.project.images
+        parents = {images[name].ref: inputs.parent_fingerprints[name] for name in inputs.parents.values()}
+        made = Made(inputs.image.ref, inputs.fingerprint, inputs.build_inputs(), parents)
+        return {PROVENANCE: statement(digest, made, build, _TOOL)}
+
+    make(run, images, "provenance", content, attach=attach)
 
 
 def make(run: Run, images: Sequence[str], folder: str, content: Content, *, attach: bool) -> None:
@@ -44,11 +82,11 @@ def make(run: Run, images: Sequence[str], folder: str, content: Content, *, atta
             wanted, digest = _shared(run, decisions[name]) if attach else (None, image.id)
             for kind, document in content(decisions[name], image, digest).items():
                 path = run.folder / folder / f"{name}{kind.ending}"
-                write_file(path, json.dumps(document, indent=1, sort_keys=True).encode())
+                write_file(path, attached.text_of(document))
                 print(path)
                 if wanted:
                     share = connection.of(run).share
-                    print(f"{share.address}/{wanted.path}@{give(share, wanted, digest, kind, document)}")
+                    print(f"{share.address}/{wanted.path}@{attached.attach(share, wanted, digest, kind, document)}")
         except (Unavailable, NoImage) as error:
             raise UserError(f"the shared registry {run.settings.cache_registry} {error}") from None
 
@@ -63,3 +101,15 @@ def _shared(run: Run, decision: Decision) -> tuple[Wanted, str]:
         where = f"{run.settings.cache_registry} does not hold {wanted.path}:{wanted.tag}"
         raise UserError(where, remedy="doit build")
     return wanted, shared.digest
+
+
+def _build_of(run: Run, decision: Decision, image: LocalImage) -> Build:
+    """The build that made this image, for whichever of the services that share it."""
+    names = [name for name, each in run.project.images.items() if each.ref == decision.inputs.image.ref]
+    for build in chain.from_iterable(map(run.history.recent, names)):
+        if (build.image_id, build.action, build.status) == (image.id, Action.BUILD, Status.DONE):
+            return build
+    raise UserError(
+        f"no build of {decision.name} here is known to have made {image.id[:19]}…, so nothing can be said of how",
+        remedy="ask the machine that built it",
+    )

@@ -111,6 +111,7 @@ OLD_GO = PROGRAM + b"\xff Go buildinf:\x08\x00" + bytes(16)
         ("node_modules/a/esm/package.json", '{"type": "module", "name": "x", "version": "1"}', "", []),
         ("node_modules/a/package.json", '{"type": "module"}', "", []),
         ("usr/lib/python3/dist-packages/old.egg-info", METADATA, "", ["pkg:pypi/foo-bar@1.2"]),
+        ("opt/lib/foo-1.2.egg/EGG-INFO/PKG-INFO", METADATA, "", ["pkg:pypi/foo-bar@1.2"]),
     ],
 )  # fmt: skip
 def test_each_manager_is_read(path: str, content: str | bytes, release: str, found: list[str]) -> None:
@@ -126,6 +127,9 @@ def test_each_manager_is_read(path: str, content: str | bytes, release: str, fou
         ("a/node_modules/b/package.json", "[" * 100_000, "what cannot be read: a/node_modules/b/package.json"),
         ("a/node_modules/b/package.json", "[]", "what cannot be read: a/node_modules/b/package.json"),
         ("a/b.dist-info/METADATA", "Name: a\n", "what cannot be read: a/b.dist-info/METADATA"),
+        ("var/lib/dpkg/status", "\0\1", "what cannot be read: var/lib/dpkg/status"),
+        ("usr/lib/R/library/MASS/DESCRIPTION", "Package: MASS\n", "R: usr/lib/R/library/MASS/DESCRIPTION"),
+        ("a/b-1.egg", "", "Python's eggs: a/b-1.egg"),
         ("var/lib/rpm/rpmdb.sqlite", RPM[:9000], "what cannot be read: var/lib/rpm/rpmdb.sqlite"),
         ("var/lib/rpm/rpmdb.sqlite", b"", "what cannot be read: var/lib/rpm/rpmdb.sqlite"),
         ("var/lib/rpm/Packages", "x", "rpm's database in an older form: var/lib/rpm/Packages"),
@@ -135,7 +139,7 @@ def test_each_manager_is_read(path: str, content: str | bytes, release: str, fou
         ("app/vendor/composer/installed.json", "{}", "PHP: app/vendor/composer/installed.json"),
         ("app/x.deps.json", "{}", ".NET: app/x.deps.json"),
         ("opt/conda/conda-meta/python-3.json", "{}", "conda: opt/conda/conda-meta/python-3.json"),
-        ("app/.pnp.cjs", "", "Yarn's archives: app/.pnp.cjs"),
+        (".pnp.cjs", "", "Yarn's archives: .pnp.cjs"),
         ("usr/bin/app", PROGRAM + b"/rustc/" + b"a" * 40 + b"/library/core", "Rust: usr/bin/app"),
         ("usr/bin/app", OLD_GO, "Go before 1.18: usr/bin/app"),
     ],

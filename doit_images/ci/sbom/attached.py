@@ -1,7 +1,7 @@
-"""How is a document beside an image in the registry, and is what lies there from a builder who is trusted?
+"""How is a document attached to a shared image, and did a trusted builder sign it?
 
-A machine that signs attaches an in-toto statement about the image in a Sigstore bundle, signed as its results are, and
-nothing else: one that is not signed could say anything. Where nobody signs, the document itself is attached.
+A machine that signs attaches a Sigstore bundle alone, with an in-toto statement about the image: anybody could replace
+a copy that is not signed. Where nothing has to be signed, the document itself is attached.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ _PREDICATE = "in-toto.io/predicate-type"
 
 
 class Kind(NamedTuple):
-    """A kind of document: what it is called, the ending of its files, its media type, and in-toto's type of what is
-    said in it."""
+    """A kind of document: its name, the ending of its files, its media type, and its predicate's type in in-toto."""
 
     title: str
     ending: str
@@ -38,7 +37,7 @@ KINDS = (SPDX, SPDX_3, CYCLONEDX, PROVENANCE)
 
 
 def attach(share: Share, wanted: Wanted, digest: str, kind: Kind, document: Mapping[str, Any]) -> str:
-    """Attach a document to the image with this digest; the digest of what was attached. ``UserError`` where nobody
+    """Attach a document to the image with this digest; returns the attachment's digest. ``UserError`` where nobody
     would take it from this machine. Raises ``Unavailable`` and ``NoImage``."""
     if share.trust.need:
         if why := share.trust.cannot_sign:
@@ -49,14 +48,18 @@ def attach(share: Share, wanted: Wanted, digest: str, kind: Kind, document: Mapp
         except NotSigned as error:
             raise UserError(f"the {kind.title} could not be signed: {error}") from None
         return signatures.give(share.registry, wanted.path, digest, bundle, kind.predicate)
-    content = json.dumps(document, indent=1, sort_keys=True).encode()
-    attachment = referrers.Attachment(kind.media_type, content, {_PREDICATE: kind.predicate})
+    attachment = referrers.Attachment(kind.media_type, text_of(document), {_PREDICATE: kind.predicate})
     return referrers.attach(share.registry, wanted.path, digest, attachment)
 
 
+def text_of(document: Mapping[str, Any]) -> bytes:
+    """A document as a file has it."""
+    return json.dumps(document, indent=1, sort_keys=True).encode()
+
+
 def judged(share: Share, wanted: Wanted, digest: str) -> tuple[list[str], list[str]]:
-    """What is attached to the image with this digest, as far as trusted builders signed it: which documents count, each
-    with who signed it, and sentences about those that do not. Raises ``Unavailable`` and ``NoImage``."""
+    """The documents attached to the image with this digest: those that count, each with its signers, and a sentence
+    about each kind of which none counts. Raises ``Unavailable`` and ``NoImage``."""
     if not share.trust.need:
         return [], []
     good, bad = list[str](), list[str]()
@@ -69,5 +72,6 @@ def judged(share: Share, wanted: Wanted, digest: str) -> tuple[list[str], list[s
         if not doubt:
             good.append(f"{kind.title} by {', '.join(sorted(by))}")
         elif bundles or any(each.get("artifactType") == kind.media_type for each in there):
-            bad.append(f"the attached {kind.title} is not taken: {doubt}")
+            task = "provenance" if kind is PROVENANCE else "sbom"
+            bad.append(f"the attached {kind.title} is not taken: {doubt} (doit {task} --attach adds one)")
     return good, bad

@@ -12,8 +12,10 @@ import tarfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from email.parser import BytesParser, HeaderParser
+from io import StringIO
 from typing import IO, NamedTuple
 
+from dotenv import dotenv_values
 from packaging.utils import canonicalize_name
 
 from doit_images.ci.sbom import program, rpm
@@ -95,7 +97,8 @@ class _Found:
         elif rpm.FILE.fullmatch(path):
             self.databases[path] = file.read()
         elif _RELEASE.fullmatch(path):
-            self.release = _variables(file.read().decode(errors="replace"))
+            text = StringIO(file.read().decode(errors="replace"))
+            self.release = {name: value or "" for name, value in dotenv_values(stream=text, interpolate=False).items()}
         elif sign := next((what for form, what in _SIGNS.items() if form.search(path)), ""):
             self.unknown[sign].append(path)
         else:
@@ -115,29 +118,31 @@ class _Found:
 
 def _debian(text: bytes) -> Iterator[Package]:
     for package in map(HeaderParser().parsestr, _paragraphs(text)):
-        name, version = package.get("Package"), package.get("Version")
+        name, version = package["Package"] or _missing("a name"), package["Version"]
         state = package.get("Status", "").rpartition(" ")[2]
-        if name and version and state not in _ABSENT:
-            source = (package.get("Source") or name).partition(" ")[0]
+        if version and state not in _ABSENT:
+            source = (package["Source"] or name).partition(" ")[0]
             yield Package("deb", name, version, package.get("Architecture", ""), source)
 
 
 def _alpine(text: bytes) -> Iterator[Package]:
-    for paragraph in filter(None, _paragraphs(text)):
+    for paragraph in _paragraphs(text):
         fields = dict(line.partition(":")[::2] for line in paragraph.splitlines())  # big and small letters differ
         yield Package("apk", fields["P"], fields["V"], fields.get("A", ""), fields.get("o", ""))
 
 
 def _paragraphs(text: bytes) -> list[str]:
-    return re.split(r"\n\n+", text.decode(errors="replace").strip())
+    return [each for each in re.split(r"\n\n+", text.decode(errors="replace").strip()) if each]
 
 
 def _python(text: bytes) -> Iterator[Package]:
     metadata = BytesParser().parsebytes(text, headersonly=True)
-    name, version = metadata.get("Name"), metadata.get("Version")
-    if not (name and version):
-        raise ValueError("it names no package")
-    yield Package("pypi", canonicalize_name(name), version)
+    version = metadata["Version"] or _missing("a version")
+    yield Package("pypi", canonicalize_name(metadata["Name"] or _missing("a name")), version)
+
+
+def _missing(what: str) -> str:
+    raise ValueError(f"a package without {what}")
 
 
 def _npm(text: bytes) -> Iterator[Package]:
@@ -149,7 +154,7 @@ def _npm(text: bytes) -> Iterator[Package]:
 _READERS: Mapping[re.Pattern[str], Callable[[bytes], Iterator[Package]]] = {
     re.compile(r"var/lib/dpkg/status(\.d/(?!.*\.md5sums$)[^/]+)?"): _debian,
     re.compile(r"(usr/)?lib/apk/db/installed"): _alpine,
-    re.compile(r".*/[^/]+\.(dist-info/METADATA|egg-info/PKG-INFO|egg-info)"): _python,
+    re.compile(r".*/([^/]+\.(dist-info/METADATA|egg-info(/PKG-INFO)?)|EGG-INFO/PKG-INFO)"): _python,
     re.compile(r"(.*/)?node_modules/(@[^/]+/)?[^/@.][^/]*/package\.json"): _npm,
 }
 
@@ -164,14 +169,11 @@ _SIGNS = {
     re.compile(r"/specifications/([^/]+/)?[^/]+\.gemspec$"): "Ruby",
     re.compile(r"/composer/installed\.json$"): "PHP",
     re.compile(r"\.deps\.json$"): ".NET",
-    re.compile(r"/conda-meta/[^/]+\.json$"): "conda",
-    re.compile(r"/\.pnp\.c?js$"): "Yarn's archives",
+    re.compile(r"/library/[^/]+/DESCRIPTION$"): "R",
+    re.compile(r"\.egg$"): "Python's eggs",
+    re.compile(r"(^|/)conda-meta/[^/]+\.json$"): "conda",
+    re.compile(r"(^|/)\.pnp\.c?js$"): "Yarn's archives",
     re.compile(r"^nix/store/[^/]+/"): "Nix",
     re.compile(r"/rpm/Packages(\.db)?$"): "rpm's database in an older form",
     re.compile(r"/pacman/local/[^/]+/desc$|/opkg/status$|/lib/portage/"): "another manager of packages",
 }
-
-
-def _variables(text: str) -> dict[str, str]:
-    pairs = (line.partition("=") for line in text.splitlines() if "=" in line and not line.startswith("#"))
-    return {name: value.strip("\"'") for name, _, value in pairs}
