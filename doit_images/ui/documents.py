@@ -31,7 +31,7 @@ Content = Callable[[Decision, LocalImage, str], Documents]
 
 def sbom(run: Run, images: Sequence[str], attach: bool) -> None:
     """Write the bills of materials of these images, see ``make``; say on standard error what they leave out."""
-    from doit_images.ci.sbom.bom import Subject, bom, cyclonedx, spdx, spdx_3
+    from doit_images.ci.sbom.bom import Bom, cyclonedx, parts_of, spdx, spdx_3
     from doit_images.ci.sbom.installed import installed
     from doit_images.ci.updating import locks
 
@@ -39,11 +39,12 @@ def sbom(run: Run, images: Sequence[str], attach: bool) -> None:
     pinned = {name: version for text in texts for name, version in locks.pins(text).items()}
 
     def content(decision: Decision, image: LocalImage, digest: str) -> Documents:
-        subject = Subject(decision.inputs.image.ref, image.id, decision.inputs.fingerprint, image.created)
-        made = bom(subject, installed(run.engine, image.id), pinned, _TOOL)
-        for each in made.unknown:
+        inputs, found = decision.inputs, installed(run.engine, image.id)
+        image_of = (inputs.image.ref, image.id, inputs.fingerprint, image.created)
+        bom = Bom(*image_of, parts_of(found, pinned), found.unknown, _TOOL)
+        for each in bom.unknown:
             print(printable(f"sbom: of {decision.name} no packages are known of {each}"), file=sys.stderr)
-        return {SPDX: spdx(made), SPDX_3: spdx_3(made), CYCLONEDX: cyclonedx(made)}
+        return {SPDX: spdx(bom), SPDX_3: spdx_3(bom), CYCLONEDX: cyclonedx(bom)}
 
     make(run, images, "sbom", content, attach=attach)
 

@@ -25,7 +25,7 @@ from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]
 
 from doit_images.ci.sbom import program, provenance
 from doit_images.ci.sbom.attached import KINDS, PROVENANCE, SPDX
-from doit_images.ci.sbom.bom import Bom, Subject, bom, cyclonedx, spdx, spdx_3, url
+from doit_images.ci.sbom.bom import Bom, cyclonedx, parts_of, spdx, spdx_3, url
 from doit_images.ci.sbom.installed import Installed, Package, read
 from doit_images.core.base.settings import Settings
 from doit_images.core.history.store import Build
@@ -59,7 +59,7 @@ FOUND = Installed(
     {LIBC: ("var/lib/dpkg/status",), Package("pypi", "foo-bar", "1.2"): ("opt/venv/lib/foo.dist-info/METADATA",)},
     {"ID": "debian", "VERSION_CODENAME": "trixie", "NAME": "Debian GNU/Linux"},
 )
-SUBJECT = Subject("app/auth:optimized", "sha256:" + "0" * 64, "f" * 64, 1_700_000_000.0)
+SUBJECT = ("app/auth:optimized", "sha256:" + "0" * 64, "f" * 64, 1_700_000_000.0)
 
 
 def archive(files: Mapping[str, str | bytes]) -> io.BytesIO:
@@ -217,7 +217,7 @@ def test_no_program_breaks_its_reader(content: bytes) -> None:
 
 
 def bill(found: Installed = FOUND, **locked: str) -> Bom:
-    return bom(SUBJECT, found, locked, "tool-1")
+    return Bom(*SUBJECT, parts_of(found, locked), found.unknown, "tool-1")
 
 
 def test_the_document_names_all_of_it_and_is_the_same_for_the_same_image() -> None:

@@ -24,21 +24,14 @@ _DISTRIBUTIONS = {"deb": "debian", "apk": "alpine", "rpm": "redhat"}
 _SHOWN = 3  # of the files that say that a package is there
 
 
-class Subject(NamedTuple):
-    """The image that a bill is of: its name, its id in the engine (``sha256:…``), its fingerprint, and when it was made
-    (seconds since the epoch)."""
+class Bom(NamedTuple):
+    """A bill: the image's name, its id in the engine (``sha256:…``), its fingerprint, and when it was made (seconds
+    since the epoch); its parts (``parts_of``); signs of packages that could not be read; and the ``tool`` that made it."""
 
     name: str
     id: str
     fingerprint: str
     created: float
-
-
-class Bom(NamedTuple):
-    """A bill: of each package its name, version, URL, and where it is known from; ``unknown`` is what else the image
-    holds, of which no packages are known, ``tool`` what made the bill."""
-
-    subject: Subject
     parts: tuple[tuple[str, str, str, str], ...]
     unknown: tuple[str, ...]
     tool: str
@@ -52,17 +45,16 @@ class Bom(NamedTuple):
     def words(self) -> str:
         """What is to be said of the image as a whole."""
         missing = f"; not understood: {', '.join(self.unknown)}" if self.unknown else ""
-        return f"fingerprint of its inputs: {self.subject.fingerprint}{missing}"
+        return f"fingerprint of its inputs: {self.fingerprint}{missing}"
 
 
-def bom(subject: Subject, installed: Installed, locked: Mapping[str, str], tool: str) -> Bom:
-    """The bill of an image. ``locked`` are the versions that the project's locks pin, by name: a Python package that
-    they do not pin like this is marked so."""
-    parts = (
+def parts_of(installed: Installed, locked: Mapping[str, str]) -> tuple[tuple[str, str, str, str], ...]:
+    """Of each package its name, version and URL, and the files that list it. ``locked`` are the versions that the
+    project's locks pin, by name: a Python package that they do not pin like this is marked so."""
+    return tuple(
         (each.name, each.version, url(each, installed.release), _note(each, places, locked))
         for each, places in installed.packages.items()
     )
-    return Bom(subject, tuple(parts), installed.unknown, tool)
 
 
 def url(package: Package, release: Mapping[str, str]) -> str:
@@ -90,7 +82,7 @@ def _note(package: Package, places: tuple[str, ...], locked: Mapping[str, str]) 
 def spdx(bom: Bom) -> dict[str, Any]:
     """The bill in SPDX 2.3."""
     common = {"downloadLocation": _NOBODY, "filesAnalyzed": False}
-    image = common | {"SPDXID": "SPDXRef-image", "name": bom.subject.name, "versionInfo": bom.subject.id}
+    image = common | {"SPDXID": "SPDXRef-image", "name": bom.name, "versionInfo": bom.id}
     packages = [image | {"primaryPackagePurpose": "CONTAINER", "comment": bom.words}]
     for number, (name, version, purl, note) in enumerate(bom.parts):
         ref = {"referenceCategory": "PACKAGE-MANAGER", "referenceType": "purl", "referenceLocator": purl}
@@ -105,9 +97,9 @@ def spdx(bom: Bom) -> dict[str, Any]:
         "spdxVersion": "SPDX-2.3",
         "dataLicense": "CC0-1.0",
         "SPDXID": "SPDXRef-DOCUMENT",
-        "name": bom.subject.name,
+        "name": bom.name,
         "documentNamespace": bom.urn,
-        "creationInfo": {"created": utc(bom.subject.created), "creators": [f"Tool: {bom.tool}"]},
+        "creationInfo": {"created": utc(bom.created), "creators": [f"Tool: {bom.tool}"]},
         "packages": packages,
         "relationships": [
             {"spdxElementId": one, "relationshipType": kind, "relatedSpdxElement": other}
@@ -122,7 +114,7 @@ def spdx_3(bom: Bom) -> dict[str, Any]:
     def element(ident: str, kind: str, **more: Any) -> dict[str, Any]:
         return {"spdxId": f"{bom.urn}#{ident}", "type": kind, "creationInfo": "_:made"} | more
 
-    image = element("image", "software_Package", name=bom.subject.name, software_packageVersion=bom.subject.id)
+    image = element("image", "software_Package", name=bom.name, software_packageVersion=bom.id)
     image |= {"software_primaryPurpose": "container", "comment": bom.words}
     parts = [
         element(f"part-{number}", "software_Package", name=name, software_packageUrl=purl, software_sourceInfo=note)
@@ -130,9 +122,9 @@ def spdx_3(bom: Bom) -> dict[str, Any]:
         for number, (name, version, purl, note) in enumerate(bom.parts)
     ]
     tool = element("tool", "SoftwareAgent", name=bom.tool)
-    made = {"created": utc(bom.subject.created), "createdBy": [tool["spdxId"]], "specVersion": "3.0.1"}
+    made = {"created": utc(bom.created), "createdBy": [tool["spdxId"]], "specVersion": "3.0.1"}
     bill = element("bom", "software_Sbom", software_sbomType=["analyzed"], rootElement=[image["spdxId"]])
-    whole = element("document", "SpdxDocument", name=bom.subject.name, rootElement=[bill["spdxId"]])
+    whole = element("document", "SpdxDocument", name=bom.name, rootElement=[bill["spdxId"]])
     whole["profileConformance"] = ["core", "software"]
     graph = [{"type": "CreationInfo", "@id": "_:made", **made}, tool, whole, bill, image, *parts]
     if parts:
@@ -144,7 +136,7 @@ def spdx_3(bom: Bom) -> dict[str, Any]:
 
 def cyclonedx(bom: Bom) -> dict[str, Any]:
     """The bill in CycloneDX 1.6."""
-    image = {"type": "container", "bom-ref": "image", "name": bom.subject.name, "version": bom.subject.id}
+    image = {"type": "container", "bom-ref": "image", "name": bom.name, "version": bom.id}
     tool = {"type": "application", "name": bom.tool}
     parts = [
         {"type": "library", "bom-ref": f"part-{number}", "name": name, "purl": purl, "description": note}
@@ -157,7 +149,7 @@ def cyclonedx(bom: Bom) -> dict[str, Any]:
         "serialNumber": bom.urn,
         "version": 1,
         "metadata": {
-            "timestamp": utc(bom.subject.created),
+            "timestamp": utc(bom.created),
             "tools": {"components": [tool]},
             "component": image | {"description": bom.words},
         },
