@@ -26,7 +26,7 @@ _SHOWN = 3  # of the files that say that a package is there
 
 class Bom(NamedTuple):
     """A bill: the image's name, its id in the engine (``sha256:…``), its fingerprint, and when it was made (seconds
-    since the epoch); its parts (``parts_of``); signs of packages that could not be read; and the ``tool`` that made it."""
+    since the epoch); its parts (``parts_of``); signs of packages that could not be read; and the ``tool`` behind it."""
 
     name: str
     id: str
