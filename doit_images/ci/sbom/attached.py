@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from doit_images.core.base.errors import UserError
 from doit_images.core.planning.wanted import Wanted
 from doit_images.share import referrers, signatures
-from doit_images.share.share import Share
 from doit_images.share.signing import BUNDLE, NotSigned
 from doit_images.share.trusted import Claimed
+
+if TYPE_CHECKING:
+    from doit_images.share.share import Share
 
 _PREDICATE = "in-toto.io/predicate-type"
 
