@@ -94,7 +94,7 @@ def make(run: Run, images: Sequence[str], folder: str, content: Content, *, atta
 
 def _shared(run: Run, decision: Decision) -> tuple[Wanted, str]:
     """An image in the shared registry, and its digest there; ``UserError`` where it is not there."""
-    wanted = wanted_of(decision.inputs, run.snapshot().platform)
+    wanted = wanted_of(decision.inputs, run.local_images.snapshot().platform)
     if not run.settings.cache_registry or wanted is None:
         raise UserError("there is no shared image to attach it to", remedy="set CACHE_REGISTRY, and build there")
     shared = connection.of(run).share.registry.image(wanted.path, wanted.tag, wanted.platform)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from doit_images.ci.testing.planned import Planned
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError, printable
-from doit_images.core.base.settings import CacheBackend, Settings
+from doit_images.core.base.settings import CacheBackend
 from doit_images.core.compose.image import Image
 from doit_images.core.compose.project import NO_IMAGES
 from doit_images.core.engine.client import host_platform
@@ -98,10 +98,10 @@ def _tests(run: Run, decisions: Mapping[str, Decision]) -> Mapping[str, Planned]
     return planned.plan(run, names) if names else {}
 
 
-def _tell_trust(run: Run) -> None:
+def _tell_trust(settings: Settings) -> None:
     """Say on standard error where nothing has to be signed, and whose key ends soon."""
-    if registry := run.settings.cache_registry:
-        trust = trusted.of(run.settings)
+    if registry := settings.cache_registry:
+        trust = trusted.of(settings)
         for sentence in trust.ending() if trust.need else [f"{trusted.anybody(registry)} (SHARE_TRUST)"]:
             print(f"plan: {sentence}", file=sys.stderr)
 

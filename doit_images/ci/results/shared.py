@@ -73,7 +73,7 @@ def put(run: Run, path: str, result: Result, content: Mapping[str, Any] | None) 
         text = json.dumps(manifest, sort_keys=True).encode()
         registry.give_manifest(path, tag, referrers.MANIFEST, text)
         if share.trust.need:
-            claimed = Claimed(digest_of(text), result.fingerprint, run.snapshot().platform, TESTS)
+            claimed = Claimed(digest_of(text), result.fingerprint, run.local_images.snapshot().platform, TESTS)
             said: dict[str, Any] = {"result": "PASSED" if content else "FAILED", "configuration": []}
             bundle = share.trust.sign_claimed(claimed, said)
             signatures.give(registry, path, claimed.digest, bundle, TESTS)

@@ -125,11 +125,11 @@ def _held(run: Run, local_image: LocalImage) -> tuple[Content | None, list[str]]
 def _shared(run: Run, decision: Decision, local_image: LocalImage) -> tuple[list[str], list[str]]:
     """The documents that count beside the result in the shared registry, and in what that or a document is another; a
     result that is not signed as it must be is told, and counts as none."""
-    share, wanted = connection.of(run).share, wanted_of(decision.inputs, run.snapshot().platform)
+    share, wanted = connection.of(run).share, wanted_of(decision.inputs, run.local_images.snapshot().platform)
     offer = share.look({"": wanted}).get("") if wanted else None
     if wanted is None or offer is None:
         return [], []
-    if offer.content != run.content_of(decision.inputs, local_image):
+    if offer.content != run.planner.content_of(decision.inputs, local_image):
         return [], [f"the shared registry has another result for the same inputs ({offer.digest[:19]}…)"]
     try:
         return attached.judged(share, wanted, offer.digest)
