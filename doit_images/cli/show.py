@@ -81,6 +81,12 @@ def task_images() -> Task:
     return quiet("doit_images.ui.images_view:show", as_json, lock, kustomize)
 
 
+def task_images_kept() -> Task:
+    """Show which locks of `images` the shared registry keeps, or release them: [LOCK …] [--release] [--json]"""
+    release = option("release", False, "keep these no longer, and all that begin like them")
+    return quiet("doit_images.ui.images_view:kept", release, JSON, words="words")
+
+
 def task_completion() -> Task:
     """Print what lets a shell complete tasks, options, images and services: bash|zsh|fish"""
     return quiet("doit_images.cli.completion:script", words="words")

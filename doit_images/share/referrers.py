@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
-_EMPTY = "application/vnd.oci.empty.v1+json"
+EMPTY = "application/vnd.oci.empty.v1+json"
 _TRIES = 5  # to be on a list that others write too
 
 
@@ -40,7 +40,7 @@ def attach(registry: Registry, path: str, digest: str, attachment: Attachment) -
         "schemaVersion": 2,
         "mediaType": MANIFEST,
         "artifactType": attachment.kind,
-        "config": give_blob(registry, path, _EMPTY, b"{}"),
+        "config": give_blob(registry, path, EMPTY, b"{}"),
         "layers": [give_blob(registry, path, attachment.kind, attachment.content)],
         "subject": {"mediaType": media, "digest": digest, "size": len(subject)},
         "annotations": dict(attachment.annotations),

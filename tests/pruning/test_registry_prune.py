@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -146,6 +147,51 @@ def test_what_no_branch_no_tag_and_no_recent_age_needs_goes(lab: Lab, busybox: s
     for tag in ("in-progress", "released"):
         registry.give_manifest(path, tag, json.loads(manifest)["mediaType"], manifest)
         assert gone(lab, "--all") == []
+
+
+def test_what_is_locked_stays_until_it_is_released(lab: Lab, server: loopback.Service) -> None:
+    """Somebody may have deployed it by its digest, as `images --lock` is there for."""
+    path = f"{lab.prefix}/one"
+    lab.environ = {"CACHE_REGISTRY": server.address}
+    lab.write({**ONE, "text": "PREFIX first"})
+    git(lab, "init", "--initial-branch=main")
+    git(lab, "add", "compose.yml", "Dockerfile", "text")
+    git(lab, "commit", "--message", "first")
+    lab.build()
+    locked = lab.doit("images", "--lock")
+    assert locked.returncode == 0, locked.stderr
+    [digest] = re.findall(r"@(sha256:[0-9a-f]{64})", locked.stdout)
+    [lock] = re.findall(r"--release (\S+)`", locked.stdout)
+    (lab.folder / "text").write_text(f"{lab.prefix} second")
+    git(lab, "commit", "--all", "--message", "second")
+    lab.build()
+    assert lab.doit("registry_prune", "--all", "--yes").returncode == 0
+    registry = Registry(server.address)
+    assert registry.raw_manifest(path, digest)
+    kept = json.loads(lab.doit("images_kept", "--json").stdout)
+    assert kept == [{"lock": lock, "repository": path, "digest": digest}]
+    assert lock in lab.doit("images_kept", lock[:7]).stdout
+    unknown = lab.doit("images_kept", "--release", "1999")
+    assert (unknown.returncode, "keeps no lock that begins with 1999" in unknown.stderr) == (1, True)
+    [result] = [tag for tag in results(server, path) if digest_of(registry.raw_manifest(path, tag)) == digest]
+    assert lab.doit("images_kept", "--release", lock).returncode == 0
+    assert json.loads(lab.doit("images_kept", "--json").stdout) == []
+    assert registry.raw_manifest(path, digest), "only its tag goes"
+    assert gone(lab, "--all") == [result]
+
+
+def test_a_machine_that_may_not_push_locks_and_says_that_nobody_keeps_it(lab: Lab, server: loopback.Service) -> None:
+    lab.environ = {"CACHE_REGISTRY": server.address}
+    lab.write({**ONE, "text": "PREFIX first"})
+    lab.build()
+    done = lab.doit("images", "--digests", CACHE_WRITE="0")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["kept"] == ""
+    assert "what is locked is not kept there, and `registry_prune` may remove it" in done.stderr
+    assert "(lock it on a machine that may push)" in done.stderr
+    assert [tag for tag in loopback.tags(server, f"{lab.prefix}/one") if tag.startswith("keep-")] == []
+    refused = lab.doit("images_kept", "--release", "2026", CACHE_WRITE="0")
+    assert (refused.returncode, "CACHE_WRITE is off on this machine" in refused.stderr) == (1, True)
 
 
 def test_where_the_branches_cannot_be_known_nothing_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

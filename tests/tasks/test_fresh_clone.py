@@ -70,6 +70,7 @@ ELSEWHERE = {
     "sbom": "test_sbom.py",
     "provenance": "test_sbom.py",
     "images": "test_digests.py",
+    "images_kept": "test_registry_prune.py",
     "test_image": "test_test_image.py",
     "registry_prune": "test_registry_prune.py",
     "verify": "test_verify.py",
