@@ -34,9 +34,9 @@ def task_cache_prune() -> Task:
 
 
 def task_registry_prune() -> Task:
-    """Remove shared results that no branch, tag or recent age needs: [--dry-run] [--all] [--yes]"""
+    """Remove shared results that no branch, tag or commit of late needs: [REPOSITORY …] [--dry-run] [--all] [--yes]"""
     everything = option("all", False, "all that no branch and no tag needs, however new", name="everything")
-    return quiet("doit_images.pruning.registry_prune:prune", _DRY_RUN, everything, YES, JSON)
+    return quiet("doit_images.pruning.registry_prune:prune", _DRY_RUN, everything, YES, JSON, words="words")
 
 
 def task_cache_export() -> Task:

@@ -1,28 +1,33 @@
-"""Which results do the branches and tags of a project's repository need?
+"""Which results do the branches, the tags and the latest commits of a project's repository need?
 
-What their images are made of is read from git's objects (``planning.commits``), for each platform that there are
-results for, by the bases that this machine has. Where one of these is not here, nobody can tell, and all results stay
-that may be needed.
+A commit needs its results until another one takes its place. So those of the time that counts are needed, and those
+that they took the place of, however old these are. What their images are made of is read from git's objects
+(``ci.commits``), for each platform that there are results for, by the bases that this machine has. Where one of these
+is not here, nobody can tell, and all results stay that may be needed.
 """
 
 from __future__ import annotations
 
 import re
+import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from doit_images.ci.commit import Source
 from doit_images.ci.commits import Look, WorkingCopy
 from doit_images.core.base import commands, leftovers
 from doit_images.core.base.errors import UserError, os_reason
 from doit_images.core.base.references import path_of
+from doit_images.core.buildkit import backends
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning.wanted import wanted_of
 from doit_images.core.run import Run
 
 _REFS = "%(refname)%00%(objecttype)%00%(objectname)%00%(*objecttype)%00%(*objectname)%00%(symref)"
+_DAY = 86400.0
 _ALL = re.compile(r"refs/(heads/)?\*:")  # all branches, by what a remote fetches
 Result = tuple[str, str]
 """A repository and a tag in the shared registry."""
@@ -30,18 +35,22 @@ Result = tuple[str, str]
 
 @dataclass(frozen=True)
 class Needed:
-    """Who needs what: ``results`` with who needs each, in words; ``unknown`` repositories and platforms of which nobody
-    can tell, with the reason; and the branches and tags that cannot be read (``unread``), with that."""
+    """Who needs what: ``results`` with who needs each, in words; ``caches`` alike, by their tags; ``unknown``
+    repositories and platforms of which nobody can tell, with the reason; what cannot be read (``unread``), with that;
+    and all repositories (``paths``) that any of these has an image in."""
 
     results: dict[Result, str] = field(default_factory=dict)
+    caches: dict[str, str] = field(default_factory=dict)
     unknown: dict[tuple[str, str], str] = field(default_factory=dict)
     unread: dict[str, str] = field(default_factory=dict)
+    paths: set[str] = field(default_factory=set)
 
     def add(self, images: Mapping[str, ImageInputs], platform: str, who: str, doubtful: Iterable[str] = ()) -> None:
         """What somebody needs for a platform; ``images`` has parents first, ``doubtful`` are those that may be made of
         something else."""
         doubts = set(doubtful)
         for name, inputs in images.items():
+            self.paths.add(path_of(inputs.image.ref))
             wanted = wanted_of(inputs, platform)
             if wanted is None or name in doubts or doubts.intersection(inputs.parents.values()):
                 doubts.add(name)
@@ -52,14 +61,18 @@ class Needed:
                 self.results.setdefault((wanted.path, wanted.tag), f"{who} needs it")
 
 
-def needed(run: Run, some: Iterable[str]) -> Needed:
-    """What is needed for these platforms and this machine's. Raises ``UserError`` for a working tree that cannot be
-    read, and for a repository that cannot be asked."""
-    wanted = sorted({run.local_images.snapshot().platform, *some})
+def needed(run: Run, some: Iterable[str], seconds: float) -> Needed:
+    """What is needed for these platforms and this machine's, and was in the last so many seconds. Raises ``UserError``
+    for a working tree that cannot be read, and for a repository that cannot be asked."""
+    wanted = sorted({run.snapshot().platform, *some})
     found = Needed()
     for platform in wanted:
-        found.add(run.planner.made_of(run.resolver, platform), platform, "this working tree")
-    commits = _commits(run.project.directory)
+        found.add(run.made_of(run.resolver, platform), platform, "this working tree")
+    refs = _refs(run.project.directory)
+    for branch in (run.settings.cache_main_branch, run.settings.cache_branch, *(ref.short for ref in refs)):
+        for tag in (branch, *(f"{branch}:{platform}" for platform in wanted)) if branch else ():
+            found.caches[backends.cache_tag(tag)] = f"it is the cache of {branch}"
+    commits = _commits(run.project.directory, refs, seconds) if refs else {}
     if not commits:
         return found
     top = Path(commands.answer(["git", "-C", str(run.project.directory), "rev-parse", "--show-toplevel"])).resolve()
@@ -83,25 +96,53 @@ def needed(run: Run, some: Iterable[str]) -> Needed:
     return found
 
 
-def _commits(directory: Path) -> Mapping[str, list[str]]:
-    """The commits of all branches, here and of other repositories, and tags, each with their names; none where there is
-    no repository. Raises ``UserError`` where there is one that cannot be asked, for then everything would go."""
+class _Ref(NamedTuple):
+    """A branch, here or of another repository, or a tag: in words, its own name alone, and its commit."""
+
+    words: str
+    short: str
+    commit: str
+
+
+def _refs(directory: Path) -> list[_Ref]:
+    """All branches, here and of other repositories, and tags; none where there is no repository. Raises ``UserError``
+    where there is one that cannot be asked, for then everything would go."""
     if not any((above / ".git").exists() for above in (directory, *directory.parents)):
-        return {}
+        return []
     unknown = "what other branches need cannot be known"
     try:
         done = commands.run(["git", "-C", str(directory), "for-each-ref", f"--format={_REFS}"])
     except commands.NotInstalled:
         raise UserError(f"{unknown}: git is not installed", remedy="install git") from None
     _refuse_part(directory)
-    commits: dict[str, list[str]] = defaultdict(list)
+    found = []
     for line in done.checked(unknown).stdout.splitlines():
         name, kind, commit, of_tag, its_commit, symbolic = line.split("\0")
         if kind == "tag":
             kind, commit = of_tag, its_commit
         if kind == "commit" and not symbolic:
-            commits[commit].append(_in_words(name))
+            short = name.split("/", 3 if name.startswith("refs/remotes/") else 2)[-1]
+            found.append(_Ref(_in_words(name), short, commit))
+    return found
+
+
+def _commits(directory: Path, refs: Iterable[_Ref], seconds: float) -> Mapping[str, list[str]]:
+    """The commits that somebody needs, each with who that is, in words: those of ``refs``, and those that were a
+    branch's last one in so many seconds. Raises ``UserError`` where git does not say."""
+    commits: dict[str, list[str]] = defaultdict(list)
+    for ref in refs:
+        commits[ref.commit].append(ref.words)
+    for commit in _recent(directory, seconds) if seconds else ():
+        if commit not in commits:
+            commits[commit].append(f"commit {commit[:12]} of the last {seconds / _DAY:.0f} days")
     return commits
+
+
+def _recent(directory: Path, seconds: float) -> Iterator[str]:
+    """The commits of so many seconds, and those before them: until then these were the last ones."""
+    since = f"--max-age={max(0.0, time.time() - seconds):.0f}"
+    done = commands.run(["git", "-C", str(directory), "rev-list", "--all", "--parents", since])
+    yield from done.checked("what the last commits need cannot be known").stdout.split()
 
 
 def _refuse_part(directory: Path) -> None:

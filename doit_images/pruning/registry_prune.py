@@ -1,121 +1,124 @@
 """``doit registry_prune``: which shared results does nobody need any more?
 
-A result goes that no branch and no tag of the repository needs (``git_states``), nor this working tree, and that was
-made longer ago than REGISTRY_MAX_AGE: other machines may work on something that git does not know yet. That tests
-passed goes by its age alone. Caches, and what has any other tag, stay. What is gone too early costs one build, or one
-run of the tests.
+A result goes that no branch, no tag and no commit of late of the repository needs (``git_states``), nor this working
+tree, and that was last needed longer ago than REGISTRY_MAX_AGE: other machines may work on something that git does not
+know yet. That tests passed, and the cache of a branch that is not there any more, go by their age alone. What has any
+other tag stays. What is gone too early costs one build, or one run of the tests.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
-from doit_images.core.base import platforms
+from doit_images.core.base import memory
 from doit_images.core.base.confirm import confirm
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import size_text
-from doit_images.core.base.references import KEPT, digest_of, kind_of, path_of
-from doit_images.core.base.timestamps import epoch_seconds
-from doit_images.core.engine.labels import FINGERPRINT, translated
+from doit_images.core.base.references import KEPT, TESTED, kind_of, path_of
 from doit_images.core.run import Run
 from doit_images.pruning import git_states
 from doit_images.pruning.git_states import Needed
 from doit_images.pruning.prune import Item, Kind, Pruning, choose, listed
-from doit_images.share import connection, referrers
+from doit_images.pruning.registry_contents import Contents, Held, Repository
+from doit_images.share import connection
 from doit_images.share.no_answer import NoImage, Unavailable
-from doit_images.share.registry import Registry
-from doit_images.share.transport import parsed
 
-_AT_ONCE = 16
 _DAY = 86400.0
-_OLDEST = 400 * _DAY  # after the epoch: what says that it is older has no time of its own (SOURCE_DATE_EPOCH)
-
-
-class Held(NamedTuple):
-    """What a tag names: a digest, the bytes of all its parts by their digests, its images' manifests where it is an
-    index, when it was made in seconds since the epoch, 0 if it does not say, for which platforms, and whether it is an
-    image with a label of ours."""
-
-    digest: str
-    parts: Mapping[str, int]
-    children: tuple[str, ...]
-    made: float
-    platforms: frozenset[str]
-    ours: bool
+_CACHE = "cache-"  # how the tags of BuildKit's caches begin (``backends.cache_tag``)
 
 
 class _Results:
-    """The shared results of this project as they were last looked at, with those that somebody needs. Raises as the
-    registry and ``git_states`` do."""
+    """The shared results of this project as they were last looked at, with those that somebody needs; also those in
+    further repositories. Raises as the registry and ``git_states`` do."""
 
-    def __init__(self, run: Run, everything: bool) -> None:
+    def __init__(self, run: Run, everything: bool, further: Iterable[str] = ()) -> None:
         self._run, self._everything = run, everything
         self._registry = connection.of(run).share.registry
-        self._known: dict[str, Held] = {}  # by digest
-        self._there: dict[str, dict[str, Held]] = {}
-        self._lists: dict[str, set[str]] = {}  # tags that list what is attached to something
-        self._look({})
-        platforms = {one for named in self._there.values() for held in named.values() for one in held.platforms}
-        self.needed = git_states.needed(run, platforms)
+        self._age = 0.0 if everything else run.settings.registry_max_age
+        self._last = _LastNeeded(run.folder / "last-needed.json")
+        self._repositories: dict[str, Repository] = {}
+        self.needed = Needed()
+        paths = {*further, *(path_of(image.ref) for image in run.project.images.values())}
+        asked: frozenset[str] | None = None
+        while paths:  # commits may know of more repositories, and these of more platforms
+            self._look(paths)
+            there = [held for one in self._repositories.values() for held in one.there.named.values()]
+            platforms = frozenset(platform for held in there for platform in held.platforms)
+            if platforms != asked:
+                asked, self.needed = platforms, git_states.needed(run, platforms, self._age)
+            paths = self.needed.paths - self._repositories.keys()
 
     def chosen(self) -> Pruning:
         """Those that go."""
-        found = items(self._there, self.needed, self._everything)
+        there = {path: one.there for path, one in self._repositories.items()}
+        found = self._last.heeded(items(there, self.needed))
         return choose(found, self._run.settings.registry_max_age, sys.maxsize, self._everything)
 
     def chosen_again(self, agreed: Mapping[str, Item]) -> list[tuple[Item, int]]:
         """Those of ``agreed`` that have no other tags and are not needed by now, with the bytes that each frees."""
-        self._look(agreed)
+        self._look(self._repositories, agreed)
         gone = self.chosen().gone
         return [(item, freed) for item, freed in gone if item.key in agreed and item.refs == agreed[item.key].refs]
 
-    def _look(self, agreed: Mapping[str, Item]) -> None:
-        """Find out what all tags name; of those that are ``agreed`` to go, only whether they are still there."""
-        for path in sorted({path_of(image.ref) for image in self._run.project.images.values()}):
-            before = self._there.get(path, {})
-            sure = {tag: one for tag, one in before.items() if f"{path}@{one.digest}" in agreed}
-            every = self._registry.tags(path)
-            self._lists[path] = {tag for tag in every if tag.startswith("sha256-")}
-            tags = [tag for tag in every if tag not in self._lists[path]]
-
-            def named(tag: str, path: str = path, sure: Mapping[str, Held] = sure) -> Held | None:
-                return sure.get(tag) or _held(self._registry, path, tag, self._known)
-
-            with ThreadPoolExecutor(_AT_ONCE) as pool:
-                found = zip(tags, pool.map(named, tags), strict=True)
-                self._there[path] = {tag: one for tag, one in found if one}
+    def _look(self, paths: Iterable[str], agreed: Collection[str] = ()) -> None:
+        """Find out what all tags name; of what is ``agreed`` to go, only whether it is still there."""
+        for path in sorted(paths):
+            one = self._repositories.setdefault(path, Repository(self._registry, path))
+            one.look({key.partition("@")[2] for key in agreed if key.startswith(f"{path}@")})
 
     def remove(self, gone: Iterable[Item]) -> None:
         """Remove these with all their tags, what is attached to them, and the images of an index that no other tag
-        needs."""
-        removed = {item.key for item in gone}
+        needs. What is attached goes first: nobody would find it later."""
+        by_path: dict[str, dict[str, Item]] = defaultdict(dict)
         for item in gone:
             path, _, digest = item.key.partition("@")
-            named = [one for one in self._there[path].values() if f"{path}@{one.digest}" not in removed]
-            stays = {digest for one in named for digest in (one.digest, *one.children)}
-            children = [child for child in self._known[digest].children if child not in stays]
-            for each in dict.fromkeys((digest, *children, *self._attached(path, digest))):
-                self._registry.delete_manifest(path, each)
-            connection.of(self._run).share.gone(path, item.refs)
-
-    def _attached(self, path: str, digest: str) -> list[str]:
-        """The digests of what is attached to a manifest, and of the list of it that a tag names."""
-        found = referrers.attached(self._registry, path, digest) if self._registry.lists_referrers else []
-        digests = [str(each.get("digest")) for each in found]
-        if (tag := referrers.tag_of(digest)) in self._lists[path]:
-            text = self._registry.raw_manifest(path, tag)
-            digests += [*(str(each.get("digest")) for each in referrers.listed(parsed(text))), digest_of(text)]
-        return digests
+            by_path[path][digest] = item
+        for path, going in by_path.items():
+            one = self._repositories[path]
+            stay = [held for held in one.there.named.values() if held.digest not in going]
+            stays = {digest for held in stay for digest in (held.digest, *held.children)}
+            for digest, item in going.items():
+                held = one.held(digest)
+                children = [child for child in (held.children if held else ()) if child not in stays]
+                attached = [each for each in one.attached_to((digest, *children)) if each not in stays]
+                for each in dict.fromkeys((*attached, digest, *children)):
+                    self._registry.delete_manifest(path, each)
+                connection.of(self._run).share.gone(path, item.refs)
 
 
-def prune(run: Run, dry_run: bool, everything: bool, yes: bool, as_json: bool) -> None:
-    """Remove the shared results of this project that nobody needs; with ``everything`` however new they are.
+class _LastNeeded:
+    """When results were last needed, as earlier runs on this machine saw, in a ``file`` that may be lost: what does not
+    say when it was made counts from when it was first seen."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def heeded(self, found: Sequence[Item]) -> list[Item]:
+        """The same, none idle for longer than since it was last needed."""
+        now, content = time.time(), memory.recall(self._file) or {}
+        known = {key: at for key, at in content.items() if isinstance(at, int | float)}
+        seconds, heeded = {}, []
+        for item in found:
+            undated = item.idle == math.inf
+            at = now if item.needed or (undated and item.key not in known) else known.get(item.key)
+            if at is not None:
+                seconds[item.key] = at
+                item = replace(item, idle=max(0.0, min(item.idle, now - at)))
+            heeded.append(item)
+        memory.remember(self._file, seconds)
+        return heeded
+
+
+def prune(run: Run, words: Sequence[str], dry_run: bool, everything: bool, yes: bool, as_json: bool) -> None:
+    """Remove the shared results of this project that nobody needs; with ``everything`` however new they are. ``words``
+    are further repositories to look at, of images that the project does not have any more.
 
     What would be removed is printed first: for ``dry_run`` to standard output, and that is all; else to standard error,
     and then it is asked about. ``UserError`` without agreement, and where the registry does not answer or deletes
@@ -127,7 +130,7 @@ def prune(run: Run, dry_run: bool, everything: bool, yes: bool, as_json: bool) -
     if not (dry_run or settings.cache_write):
         raise UserError("CACHE_WRITE is off on this machine", remedy="--dry-run shows what would go")
     try:
-        results = _Results(run, everything)
+        results = _Results(run, everything, words)
         first = results.chosen()
         for name, why in results.needed.unread.items():
             print(f"what {name} needs is not known, so its results go by their age: {why}", file=sys.stderr)
@@ -151,76 +154,54 @@ def prune(run: Run, dry_run: bool, everything: bool, yes: bool, as_json: bool) -
     print(f"removed {len(again)} results; the registry's next collection frees about {freed}", file=sys.stderr)
 
 
-def items(there: Mapping[str, Mapping[str, Held]], known: Needed, everything: bool) -> list[Item]:
-    """All of that, each with why it stays, if it must."""
+def items(there: Mapping[str, Contents], known: Needed) -> list[Item]:
+    """All of that, each with why it stays, if it must; idle for ever where it does not say when it was made."""
     found = []
-    for path, named in there.items():
+    for path, contents in there.items():
         by_digest: dict[str, list[str]] = defaultdict(list)
-        for tag, one in named.items():
+        for tag, one in contents.named.items():
             by_digest[one.digest].append(tag)
         for tags in map(sorted, by_digest.values()):
-            one = named[tags[0]]
-            name = f"{path}:{tags[0]}{f' and {len(tags) - 1} more tags' if len(tags) > 1 else ''}"
-            needed, idle = _why(path, tags, known, one, everything), max(0.0, time.time() - one.made)
-            key = f"{path}@{one.digest}"
-            found.append(Item(key, Kind.SHARED, name, one.parts, idle, needed=needed, refs=tuple(tags)))
+            more = f" and {len(tags) - 1} more tags" if len(tags) > 1 else ""
+            found.append(_item(path, tags, f"{path}:{tags[0]}{more}", contents.named[tags[0]], known))
+        for digest, held in contents.loose.items():
+            name = f"{path}@{digest[:19]}"
+            if held:
+                found.append(_item(path, (), f"{name}, which has no tag any more", held, known))
+            else:
+                what = f"what is attached to {name}, which is gone"
+                found.append(Item(f"{path}@{digest}", Kind.SHARED, what, idle=time.time()))
     return found
 
 
-def _why(path: str, tags: Sequence[str], known: Needed, one: Held, everything: bool) -> str:
+def _item(path: str, tags: Sequence[str], name: str, one: Held, known: Needed) -> Item:
+    idle, key = max(0.0, time.time() - one.made) if one.made else math.inf, f"{path}@{one.digest}"
+    return Item(key, Kind.SHARED, name, one.parts, idle, needed=_why(path, tags, known, one), refs=tuple(tags))
+
+
+def _why(path: str, tags: Sequence[str], known: Needed, one: Held) -> str:
+    """Why something stays that these tags name, "" if nothing says so."""
+    caches = [tag for tag in tags if tag.startswith(_CACHE) and one.cache]
     for tag in tags:
-        if not kind_of(tag):
+        if tag not in caches and not kind_of(tag):
             return f"it is tagged {tag}"
-        if kind_of(tag) == KEPT and not one.ours:
-            return "it was not built by these tasks"
-        if why := known.results.get((path, tag)):
+        if why := known.caches.get(tag) or known.results.get((path, tag)):
             return why
-    for platform in one.platforms if any(kind_of(tag) == KEPT for tag in tags) else ():
-        if why := known.unknown.get((path, platform)):
-            return why
-    return "" if one.made or everything else "it does not say how old it is"
-
-
-def _held(registry: Registry, path: str, reference: str, known: dict[str, Held]) -> Held | None:
-    """What a tag or a digest names; None where it is gone, or is nothing that could be understood. What is ``known`` by
-    its digest is not asked for again."""
-    if reference in known:
-        return known[reference]
-    try:
-        text = registry.raw_manifest(path, reference)
-        digest = digest_of(text)
-        if digest not in known:
-            known[digest] = _described(registry, path, text, known)
-        return known[digest]
-    except (NoImage, ValueError, KeyError, TypeError, AttributeError, OverflowError):
-        return None
-
-
-def _described(registry: Registry, path: str, text: bytes, known: dict[str, Held]) -> Held:
-    manifest, digest = parsed(text), digest_of(text)
-    if "manifests" in manifest:
-        children = tuple(str(entry["digest"]) for entry in manifest["manifests"])
-        inner = [one for child in children if (one := _held(registry, path, child, known))]
-        parts = {part: size for one in inner for part, size in one.parts.items()}
-        some = frozenset(platform for one in inner for platform in one.platforms)
-        made = max((one.made for one in inner), default=0.0)
-        return Held(digest, {**parts, digest: len(text)}, children, made, some, any(one.ours for one in inner))
-    blobs = [manifest["config"], *manifest["layers"]]
-    parts = {str(blob["digest"]): int(blob["size"]) for blob in blobs}
-    config = parsed(registry.small_blob(path, str(manifest["config"]["digest"])))
-    made = epoch_seconds(config.get("created"))
-    # A cache, and that tests passed, is of none; attestations say that theirs is unknown.
-    some = frozenset() if config.get("os") in (None, "unknown") else frozenset([platforms.of(config)])
-    ours = FINGERPRINT in translated((config.get("config") or {}).get("Labels") or {})
-    return Held(digest, {**parts, digest: len(text)}, (), made if made > _OLDEST else 0.0, some, ours)
+    results = [tag for tag in tags if kind_of(tag) == KEPT]
+    if not one.ours and not all(kind_of(tag) == TESTED for tag in tags or ("",)):
+        return "it was not built by these tasks"
+    for platform in one.platforms if results else ():
+        if doubt := known.unknown.get((path, platform)):
+            return doubt
+    return ""
 
 
 def summary(run: Run, chosen: Pruning, everything: bool) -> str:
     """What would be removed, in words: each result by name, the largest first."""
     age = f"{run.settings.registry_max_age / _DAY:.0f} days"
     if not chosen.gone:
-        return f"nothing to prune: every result is needed by a branch or a tag, or younger than {age}"
-    why = "no branch and no tag needs them" + ("" if everything else f", and they are older than {age}")
+        return f"nothing to prune: every result is needed by a branch or a tag, or was in the last {age}"
+    why = "no branch and no tag needs them" + ("" if everything else f", and nobody did in the last {age}")
     whole = f"{len(chosen.gone)} results, {size_text(chosen.freed)}, would be removed: {why}"
     return "\n".join([*listed(chosen.gone), whole])
 

@@ -34,7 +34,7 @@ from doit_images.core.history.store import History
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning import record
 from doit_images.core.run import Run
-from doit_images.pruning import registry_prune
+from doit_images.pruning.registry_contents import Repository
 from doit_images.share.registry import Registry
 from tasks import end_to_end
 from tests import loopback
@@ -644,6 +644,6 @@ def test_other_machines_take_what_somebody_they_trust_signed(shop: Shop, tmp_pat
         assert "is not taken" in shop.said
         registry, path = Registry(server.address), f"{shop.prefix}/web"
         (tag,) = (tag for tag in registry.tags(path) if tag.startswith("test-"))
-        held = registry_prune._held(registry, path, tag, {})
+        held = Repository(registry, path).held(tag)
         assert held is not None
         assert held.made > time.time() - 600  # by which it goes one day

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
 import re
 import subprocess
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +23,8 @@ from doit_images.core.compose.image import Image
 from doit_images.core.engine.labels import FINGERPRINT
 from doit_images.core.run import Run
 from doit_images.pruning import git_states, registry_prune
+from doit_images.pruning.prune import Item, Kind
+from doit_images.pruning.registry_contents import Repository
 from doit_images.share import referrers
 from doit_images.share.registry import Registry
 from doit_images.share.transport import Answer
@@ -43,9 +49,15 @@ def results(server: loopback.Service, path: str) -> list[str]:
     return [tag for tag in loopback.tags(server, path) if tag.startswith("in-")]
 
 
-def gone(lab: Lab, *words: str, **environ: str) -> list[str]:
+def prune(lab: Lab, server: loopback.Service, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Prune through a proxy that lists in pages, as hosted registries do."""
+    with loopback.paging(server, 1) as address:
+        return lab.doit("registry_prune", *words, **{"CACHE_REGISTRY": address, **environ})
+
+
+def gone(lab: Lab, server: loopback.Service, *words: str, **environ: str) -> list[str]:
     """The tags of what a dry run would remove."""
-    done = lab.doit("registry_prune", "--dry-run", "--json", *words, **environ)
+    done = prune(lab, server, "--dry-run", "--json", *words, **environ)
     assert done.returncode == 0, done.stderr
     return [tag for each in json.loads(done.stdout)["gone"] for tag in each["tags"]]
 
@@ -63,12 +75,11 @@ def test_what_a_registry_lists_on_its_second_page_counts(lab: Lab, server: loopb
     for text in ("first", "second"):
         lab.write({**ONE, "text": f"PREFIX {text}"})
         lab.build()
-    registry, [old, *_] = Registry(server.address), gone(lab, "--all")
+    registry, [old, *_] = Registry(server.address), gone(lab, server, "--all")
     registry.give_manifest(path, "v1.0", registry_media(registry, path, old), registry.raw_manifest(path, old))
-    assert gone(lab, "--all") == []
     with loopback.paging(server, 1) as address:
         assert sorted(Registry(address).tags(path)) == sorted(registry.tags(path))
-        assert gone(lab, "--all", CACHE_REGISTRY=address) == []
+    assert gone(lab, server, "--all") == []
 
 
 def registry_media(registry: Registry, path: str, tag: str) -> str:
@@ -94,10 +105,37 @@ def test_a_clone_of_a_part_prunes_nothing(lab: Lab, tmp_path: Path, how: list[st
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "--quiet", *how, f"file://{lab.folder}", str(clone)], check=True)
     if not why:
-        assert git_states._commits(clone)
+        assert git_states._refs(clone)
         return
     with pytest.raises(UserError, match=why):
-        git_states._commits(clone)
+        git_states._refs(clone)
+
+
+def dated(lab: Lab, days: float, *words: str) -> str:
+    """Commit so many days ago; the commit."""
+    when = f"{time.time() - days * 86400:.0f} +0000"
+    env = {**os.environ, "GIT_COMMITTER_DATE": when, "GIT_AUTHOR_DATE": when}
+    who = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    argv = ["git", "-C", str(lab.folder), *who, "commit", "--allow-empty", "--message", f"{days}", *words]
+    subprocess.run(argv, check=True, capture_output=True, env=env)
+    return subprocess.run(argv[:3] + ["rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_a_commit_needs_its_results_until_another_takes_its_place(lab: Lab) -> None:
+    """However old it is: a branch that stood still for a year was deployed until yesterday."""
+    git(lab, "init", "--initial-branch=main")
+    dated(lab, 700)
+    git(lab, "branch", "other")
+    dated(lab, 600)
+    replaced, young = dated(lab, 400), dated(lab, 1)
+    git(lab, "checkout", "--quiet", "other")
+    tip, refs = dated(lab, 500), git_states._refs(lab.folder)
+    assert git_states._commits(lab.folder, refs, 30 * 86400.0) == {
+        young: ["branch main"],
+        tip: ["branch other"],
+        replaced: [f"commit {replaced[:12]} of the last 30 days"],
+    }
+    assert git_states._commits(lab.folder, refs, 0.0).keys() == {young, tip}
 
 
 def test_what_no_branch_no_tag_and_no_recent_age_needs_goes(lab: Lab, busybox: str, server: loopback.Service) -> None:
@@ -122,18 +160,18 @@ def test_what_no_branch_no_tag_and_no_recent_age_needs_goes(lab: Lab, busybox: s
     first, second, third = made
     git(lab, "branch", "kept", "HEAD~1")
     git(lab, "tag", "--annotate", "--message", "v", "v1", "HEAD~2")
-    assert gone(lab, "--all") == []
+    assert gone(lab, server, "--all") == []
     git(lab, "tag", "--delete", "v1")
-    assert gone(lab) == [], "other machines may work on what git does not know yet"
-    assert gone(lab, REGISTRY_MAX_AGE="0s") == gone(lab, "--all") == [first]
+    assert gone(lab, server) == [], "other machines may work on what git does not know yet"
+    assert gone(lab, server, REGISTRY_MAX_AGE="0s") == gone(lab, server, "--all") == [first]
     git(lab, "checkout", "--quiet", "--detach", "HEAD~2")
-    assert gone(lab, "--all") == [], "the working tree needs it"
+    assert gone(lab, server, "--all") == [], "the working tree needs it"
     git(lab, "checkout", "--quiet", "main")
-    asked = lab.doit("registry_prune", "--all")
+    asked = prune(lab, server, "--all")
     assert asked.returncode != 0
     assert "pass --yes" in asked.stderr
     assert sorted(results(server, path)) == sorted(made)
-    done = lab.doit("registry_prune", "--all", "--yes")
+    done = prune(lab, server, "--all", "--yes")
     assert done.returncode == 0, done.stderr
     assert "removed 1 results" in done.stderr
     assert sorted(results(server, path)) == sorted([second, third])
@@ -143,10 +181,10 @@ def test_what_no_branch_no_tag_and_no_recent_age_needs_goes(lab: Lab, busybox: s
     # What has another tag too stays, with all that it needs.
     registry = Registry(server.address)
     manifest = registry.raw_manifest(path, second)
-    assert gone(lab, "--all") == [second]
+    assert gone(lab, server, "--all") == [second]
     for tag in ("in-progress", "released"):
         registry.give_manifest(path, tag, json.loads(manifest)["mediaType"], manifest)
-        assert gone(lab, "--all") == []
+        assert gone(lab, server, "--all") == []
 
 
 def test_what_is_locked_stays_until_it_is_released(lab: Lab, server: loopback.Service) -> None:
@@ -165,7 +203,7 @@ def test_what_is_locked_stays_until_it_is_released(lab: Lab, server: loopback.Se
     (lab.folder / "text").write_text(f"{lab.prefix} second")
     git(lab, "commit", "--all", "--message", "second")
     lab.build()
-    assert lab.doit("registry_prune", "--all", "--yes").returncode == 0
+    assert prune(lab, server, "--all", "--yes").returncode == 0
     registry = Registry(server.address)
     assert registry.raw_manifest(path, digest)
     kept = json.loads(lab.doit("images_kept", "--json").stdout)
@@ -177,7 +215,7 @@ def test_what_is_locked_stays_until_it_is_released(lab: Lab, server: loopback.Se
     assert lab.doit("images_kept", "--release", lock).returncode == 0
     assert json.loads(lab.doit("images_kept", "--json").stdout) == []
     assert registry.raw_manifest(path, digest), "only its tag goes"
-    assert gone(lab, "--all") == [result]
+    assert gone(lab, server, "--all") == [result]
 
 
 def test_a_machine_that_may_not_push_locks_and_says_that_nobody_keeps_it(lab: Lab, server: loopback.Service) -> None:
@@ -195,13 +233,13 @@ def test_a_machine_that_may_not_push_locks_and_says_that_nobody_keeps_it(lab: La
 
 
 def test_where_the_branches_cannot_be_known_nothing_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert git_states._commits(tmp_path) == {}, "there is no repository"
+    assert git_states._refs(tmp_path) == [], "there is no repository"
     (tmp_path / ".git").write_text("gitdir: nowhere")
     with pytest.raises(UserError, match=r"what other branches need cannot be known: .*not a git repository"):
-        git_states._commits(tmp_path)
+        git_states._refs(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="what other branches need cannot be known: git is not installed"):
-        git_states._commits(tmp_path)
+        git_states._refs(tmp_path)
 
 
 def test_a_registry_that_deletes_nothing_is_said_in_a_sentence(lab: Lab) -> None:
@@ -243,12 +281,12 @@ def test_what_another_platform_needs_stays_and_what_nobody_can_tell(
     ours, other = tag_of("x", needed).partition(":")[2], f"in-{'0' * 16}"
     for name, tag in (("one", ours), ("one", other), ("two", other)):
         push_for_arm(Registry(server.address), f"{lab.prefix}/{name}", tag, lab.folder / "blob")
-    assert gone(lab, "--all") == [other], "the base of `two` is not here for that platform"
-    known = git_states.needed(run, ["linux/arm64"])
+    assert gone(lab, server, "--all") == [other], "the base of `two` is not here for that platform"
+    known = git_states.needed(run, ["linux/arm64"], 0.0)
     assert known.unread == {}
     assert known.unknown.keys() == {(f"{lab.prefix}/two", "linux/arm64")}
     git(lab, "branch", "--delete", "--force", "old")
-    assert len(gone(lab, "--all")) == 2
+    assert len(gone(lab, server, "--all")) == 2
 
 
 def push_for_arm(registry: Registry, path: str, tag: str, file: Path) -> None:
@@ -273,24 +311,41 @@ def test_an_index_is_all_that_it_names(server: loopback.Service, tmp_path: Path)
     digest, _ = layout(tmp_path / "one", dict.fromkeys(BOTH, "o1"))
     tag, passed = f"in-{'1' * 16}", f"test-{'1' * 32}"
     transfer.push(registry, "app/auth", [tag], transfer.Whole(digest, digest, tmp_path / "one"))
-    held = registry_prune._held(registry, "app/auth", tag, {})
+    held = Repository(registry, "app/auth").held(tag)
     assert held is not None
     assert held.ours
     assert (held.digest, len(held.children), held.made) == (digest, 2, 0.0)
     assert {digest, *held.children} <= held.parts.keys()
-    assert registry_prune._held(registry, "app/auth", "in-2", {}) is None
+    assert Repository(registry, "app/auth").held("in-2") is None
     assert held.platforms == set(BOTH)
     nobody, dated = git_states.Needed(), held._replace(made=5.0)
-    assert registry_prune._why("app/auth", [tag], nobody, held, False) == "it does not say how old it is"
-    assert registry_prune._why("app/auth", [tag], nobody, held, True) == ""
+    assert registry_prune._why("app/auth", [tag], nobody, held) == ""
+    assert registry_prune._item("app/auth", [tag], "", held, nobody).idle == math.inf
     unsure = git_states.Needed(unknown={("app/auth", BOTH[0]): "nobody can tell"})
-    assert registry_prune._why("app/auth", [tag], unsure, dated, True) == "nobody can tell"
-    assert registry_prune._why("app/auth", [passed], unsure, dated, False) == ""
+    assert registry_prune._why("app/auth", [tag], unsure, dated) == "nobody can tell"
+    assert registry_prune._why("app/auth", [passed], unsure, dated) == ""
     for other in ("in-progress", "in-1", "test-1", "tests", f"in-{'1' * 17}"):
-        assert registry_prune._why("app/auth", [tag, other], nobody, dated, True) == f"it is tagged {other}"
+        assert registry_prune._why("app/auth", [tag, other], nobody, dated) == f"it is tagged {other}"
     theirs = dated._replace(ours=False)
-    assert registry_prune._why("app/auth", [tag], nobody, theirs, True) == "it was not built by these tasks"
-    assert registry_prune._why("app/auth", [passed], nobody, theirs, True) == ""
+    assert registry_prune._why("app/auth", [tag], nobody, theirs) == "it was not built by these tasks"
+    assert registry_prune._why("app/auth", [passed], nobody, theirs) == ""
+
+
+def test_age_counts_from_when_a_result_was_last_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as this machine saw: what says nothing of when it was made counts from when it was first seen."""
+    file, now = tmp_path / "last-needed.json", time.time()
+
+    def idle(after: float, *found: Item) -> list[float]:
+        monkeypatch.setattr(time, "time", lambda: now + after)
+        return [round(item.idle) for item in registry_prune._LastNeeded(file).heeded(found)]
+
+    old, undated = Item("a", Kind.SHARED, "a", idle=1000.0), Item("b", Kind.SHARED, "b", idle=math.inf)
+    assert idle(0, old, replace(undated, needed="a branch needs it")) == [1000, 0]
+    assert idle(10, old, undated) == [1000, 10]
+    assert idle(20, replace(old, needed="a branch needs it"), undated) == [0, 20]
+    assert idle(50, old, undated, replace(undated, key="c")) == [30, 50, 0]
+    file.unlink()
+    assert idle(60, old, undated) == [1000, 0]
 
 
 @pytest.mark.parametrize(
@@ -308,7 +363,7 @@ def test_what_is_no_image_is_of_no_platform(config: dict[str, str], some: set[st
         raw_manifest=lambda path, reference: json.dumps({"config": described, "layers": []}).encode(),
         small_blob=lambda path, digest: json.dumps(config).encode(),
     )
-    held = registry_prune._held(registry, "app/auth", "in-1", {})
+    held = Repository(registry, "app/auth").held("in-1")
     assert held is not None
     assert held.platforms == some
 
@@ -321,6 +376,7 @@ class Counting(Registry):
         self.asked: list[str] = []
         self.blobs = {number: self._text(number) for number in set(tags.values())}
         self.named = {tag: self._manifest_of(number) for tag, number in tags.items()}
+        self.by_digest = {digest_of(text): text for text in (*self.named.values(), *self.blobs.values())}
 
     @staticmethod
     def _text(number: int) -> bytes:
@@ -337,24 +393,28 @@ class Counting(Registry):
         if kind == "tags":
             return Answer(200, {}, json.dumps({"tags": list(self.named)}).encode())
         if method == "DELETE":
-            self.named = {tag: text for tag, text in self.named.items() if digest_of(text) != reference}
+            gone = self.by_digest.pop(reference)
+            self.named = {tag: one for tag, one in self.named.items() if one is not gone}
             return Answer(202)
-        held = {**self.named, **{digest_of(text): text for text in (*self.named.values(), *self.blobs.values())}}
-        return Answer(200, {}, held[reference]) if kind != "referrers" and reference in held else Answer(404)
+        text = self.named.get(reference) or self.by_digest.get(reference)
+        return Answer(200, {}, text) if text and kind != "referrers" else Answer(404)
 
 
 @pytest.mark.parametrize("stale", [True, False])
-def test_a_tag_costs_three_requests_however_many_there_are(monkeypatch: pytest.MonkeyPatch, stale: bool) -> None:
-    """So 2,000 tags cost 6,000: it is the same for each."""
-    tags = {f"in-{number:016x}": number for number in range(300)}
-    registry = Counting({**tags, "latest": 1000})
+def test_a_tag_costs_three_requests_however_many_there_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stale: bool
+) -> None:
+    """2,000 of them cost 6,000."""
+    tags = {f"in-{number:016x}": number for number in range(2000)}
+    registry = Counting({**tags, "latest": 5000})
     needed = {} if stale else {("app/one", tag): "it is needed" for tag in tags}
-    monkeypatch.setattr(git_states, "needed", lambda run, some: git_states.Needed(needed))
+    monkeypatch.setattr(git_states, "needed", lambda run, some, seconds: git_states.Needed(needed))
     forgotten: list[str] = []
     share = SimpleNamespace(registry=registry, gone=lambda path, tags: forgotten.extend(tags))
     run: Any = SimpleNamespace(
         project=SimpleNamespace(images={"one": Image("one", "app/one:latest", "/")}),
         settings=SimpleNamespace(registry_max_age=0.0),
+        folder=tmp_path,
         part=lambda kind: SimpleNamespace(share=share),
     )
     results = registry_prune._Results(run, everything=True)
@@ -366,13 +426,16 @@ def test_a_tag_costs_three_requests_however_many_there_are(monkeypatch: pytest.M
     assert len(registry.asked) <= 3 * len(registry.blobs) + besides
 
 
-def test_what_got_a_tag_of_a_result_that_stays_meanwhile_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_got_a_tag_of_a_result_that_stays_meanwhile_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     stale, kept = f"in-{1:016x}", f"in-{2:016x}"
     registry = Counting({stale: 1, kept: 2, "latest": 3})
-    monkeypatch.setattr(git_states, "needed", lambda run, some: git_states.Needed({("app/one", kept): "needed"}))
+    monkeypatch.setattr(
+        git_states, "needed", lambda run, some, seconds: git_states.Needed({("app/one", kept): "needed"})
+    )
     run: Any = SimpleNamespace(
         project=SimpleNamespace(images={"one": Image("one", "app/one:latest", "/")}),
         settings=SimpleNamespace(registry_max_age=0.0),
+        folder=tmp_path,
         part=lambda kind: SimpleNamespace(share=SimpleNamespace(registry=registry)),
     )
     results = registry_prune._Results(run, everything=True)

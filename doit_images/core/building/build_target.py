@@ -236,7 +236,7 @@ def inline_tags(run: Run) -> list[str]:
     backend = chosen_backend(run)
     if backend.kind != CacheBackend.INLINE or not backend.write:
         return []
-    return [backends.cache_ref("", "", backend.branch).rpartition(":")[2]]
+    return [backends.cache_tag(backend.branch)]
 
 
 def caches(run: Run, decision: Decision, platform: str = "") -> list[str]:

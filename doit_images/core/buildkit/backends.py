@@ -67,7 +67,7 @@ def options(
     """The cache arguments for one image; ``repository`` is its path in a registry, without a tag, and ``there`` tells
     whether a folder of the local cache exists: BuildKit warns of each import that does not."""
     branches = list(dict.fromkeys([backend.branch, backend.main]))
-    names = [f"{image}-{_tag(branch)}" for branch in branches]
+    names = [f"{image}-{cache_tag(branch)}" for branch in branches]
     match backend.kind:
         case CacheBackend.NONE:
             return []
@@ -102,28 +102,28 @@ def declared(cache_from: Sequence[str], cache_to: Sequence[str], exports: bool) 
 
 def local_folder(place: str, image: str, branch: str) -> str:
     """The folder of one image and branch in the local cache."""
-    return f"{place}/{image}/{_tag(branch)}"
+    return f"{place}/{image}/{cache_tag(branch)}"
 
 
 def cache_ref(place: str, repository: str, branch: str) -> str:
     """The reference in a registry that holds the cache of one image and branch; with ``inline`` the image itself."""
-    return f"{place}/{repository}:{_tag(branch)}"
+    return f"{place}/{repository}:{cache_tag(branch)}"
 
 
-def _each(option: str, caches: Sequence[str]) -> list[str]:
-    return [word for cache in caches for word in (option, cache)]
-
-
-def _tag(branch: str) -> str:
+def cache_tag(branch: str) -> str:
     """A branch as a tag: two branches never share one, whatever their names hold.
 
-    >>> _tag("main"), _tag("feature/x")
+    >>> cache_tag("main"), cache_tag("feature/x")
     ('cache-main', 'cache-feature-x..217d2b')
     """
     plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", branch)[:80]
     if plain == branch and branch and ".." not in branch:  # git itself allows no two dots in a name
         return f"cache-{branch}"
     return f"cache-{plain}..{hashlib.sha256(branch.encode()).hexdigest()[:6]}"
+
+
+def _each(option: str, caches: Sequence[str]) -> list[str]:
+    return [word for cache in caches for word in (option, cache)]
 
 
 def _no_secrets(given: Sequence[str]) -> None:
