@@ -139,6 +139,7 @@ def paging(server: Service, size: int) -> Iterator[str]:
             )
             answer = one.getresponse()
             body, headers = answer.read(), dict(answer.getheaders())
+            headers.pop("Transfer-Encoding", None)  # its length is told below
             if place.endswith("/tags/list") and answer.status == 200:
                 [last] = urllib.parse.parse_qs(query).get("last", [""])
                 listed = json.loads(body)

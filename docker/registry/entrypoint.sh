@@ -1,7 +1,8 @@
 #!/bin/sh
 # Start the registry with the login CACHE_USER and CACHE_PASSWORD, and TLS if a certificate is there. Secrets reach it by
-# its environment and by files in memory, never as arguments. Before it serves, blobs that no manifest needs any more
-# are removed: only then does nobody push, and no descriptor in memory says that one of them is still there.
+# its environment and by files in memory, never as arguments. Before it serves, manifests that have had no tag for a week
+# are forgotten, and blobs that no manifest needs any more are removed: only then does nobody push, and no descriptor in
+# memory says that one of them is still there.
 # With CACHE_READ_ONLY=1 nobody can push or delete, and nothing is removed.
 set -eu
 
@@ -51,6 +52,8 @@ cat > /tmp/config.yml <<EOT
 }
 EOT
 if [ -z "$maintenance" ] && [ -d /data/docker/registry/v2/repositories ]; then
+    # Not `garbage-collect --delete-untagged`: that takes the images of an index, and signatures.
+    sweep.py /data/docker/registry/v2 604800 || echo "registry: untagged manifests stay" >&2
     docker-registry garbage-collect /tmp/config.yml | grep -c '^blob eligible for deletion' | sed 's/^/blobs removed: /'
 fi
 exec docker-registry serve /tmp/config.yml

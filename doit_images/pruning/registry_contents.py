@@ -77,9 +77,21 @@ class Repository:
             rest = [digest for digest in about if digest not in of_tags]
             asked = [digest for digest in rest if digest not in agreed]
             loose = dict(zip(asked, pool.map(self.held, asked), strict=True))
-        before = {digest: self.there.loose.get(digest) for digest in rest if digest in agreed}
-        loose = {digest: held for digest, held in {**before, **loose}.items() if not (held and held.attached)}
-        self.there = Contents(found, about, loose)
+        loose.update({digest: self.there.loose.get(digest) for digest in rest if digest in agreed})
+        counts = {
+            digest: held for digest, held in loose.items() if digest in agreed or self._counts(digest, held, about)
+        }
+        self.there = Contents(found, about, counts)
+
+    def _counts(self, digest: str, held: Held | None, about: Mapping[str, Iterable[str]]) -> bool:
+        """Whether something that no tag names is looked at by itself: not what is attached to something, nor what could
+        not be understood. What is gone is only where OCI's tag lists for it: cosign's may be of another repository."""
+        if held:
+            return not held.attached
+        try:
+            return referrers.tag_of(digest) in about[digest] and not self._registry.raw_manifest(self._path, digest)
+        except NoImage:
+            return True
 
     def held(self, reference: str) -> Held | None:
         """What a tag or a digest names; None where it is gone, or is nothing that could be understood."""

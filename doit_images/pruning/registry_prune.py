@@ -82,7 +82,8 @@ class _Results:
             by_path[path][digest] = item
         for path, going in by_path.items():
             one = self._repositories[path]
-            stay = [held for held in one.there.named.values() if held.digest not in going]
+            there = (*one.there.named.values(), *filter(None, one.there.loose.values()))
+            stay = [held for held in there if held.digest not in going]
             stays = {digest for held in stay for digest in (held.digest, *held.children)}
             for digest, item in going.items():
                 held = one.held(digest)
@@ -156,7 +157,7 @@ def prune(run: Run, words: Sequence[str], dry_run: bool, everything: bool, yes: 
 
 def items(there: Mapping[str, Contents], known: Needed) -> list[Item]:
     """All of that, each with why it stays, if it must; idle for ever where it does not say when it was made."""
-    found = []
+    found, named = [], {held.digest for contents in there.values() for held in contents.named.values()}
     for path, contents in there.items():
         by_digest: dict[str, list[str]] = defaultdict(list)
         for tag, one in contents.named.items():
@@ -168,7 +169,7 @@ def items(there: Mapping[str, Contents], known: Needed) -> list[Item]:
             name = f"{path}@{digest[:19]}"
             if held:
                 found.append(_item(path, (), f"{name}, which has no tag any more", held, known))
-            else:
+            elif digest not in named:  # in any repository
                 what = f"what is attached to {name}, which is gone"
                 found.append(Item(f"{path}@{digest}", Kind.SHARED, what, idle=time.time()))
     return found

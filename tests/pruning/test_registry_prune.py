@@ -19,6 +19,8 @@ import pytest
 
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.references import digest_of, tag_of
+from doit_images.core.base.timestamps import utc
+from doit_images.core.buildkit import backends
 from doit_images.core.compose.image import Image
 from doit_images.core.engine.labels import FINGERPRINT
 from doit_images.core.run import Run
@@ -26,10 +28,12 @@ from doit_images.pruning import git_states, registry_prune
 from doit_images.pruning.prune import Item, Kind
 from doit_images.pruning.registry_contents import Repository
 from doit_images.share import referrers
+from doit_images.share.no_answer import NoImage
 from doit_images.share.registry import Registry
 from doit_images.share.transport import Answer
 from tests import loopback
 from tests.conftest import Lab
+from tests.pruning.pusher import Pusher
 
 pytestmark = pytest.mark.engine
 
@@ -230,6 +234,49 @@ def test_a_machine_that_may_not_push_locks_and_says_that_nobody_keeps_it(lab: La
     assert [tag for tag in loopback.tags(server, f"{lab.prefix}/one") if tag.startswith("keep-")] == []
     refused = lab.doit("images_kept", "--release", "2026", CACHE_WRITE="0")
     assert (refused.returncode, "CACHE_WRITE is off on this machine" in refused.stderr) == (1, True)
+
+
+def test_caches_of_branches_that_are_gone_go_and_all_that_is_attached(lab: Lab, server: loopback.Service) -> None:
+    """What stays keeps all that is attached to it, also what is attached to that."""
+    lab.environ, path = {"CACHE_REGISTRY": server.address}, f"{lab.prefix}/one"
+    lab.write({**ONE, "text": "PREFIX"})
+    git(lab, "init", "--initial-branch=main")
+    git(lab, "add", "compose.yml", "Dockerfile", "text")
+    git(lab, "commit", "--message", "first")
+    git(lab, "branch", "feature/x")
+    push, old, now = Pusher(server, path), "2020-01-01T00:00:00Z", utc(time.time())
+    image = {"os": "linux", "architecture": "amd64", "created": old, "config": {"Labels": {FINGERPRINT: "0"}}}
+
+    def cache(branch: str, when: str = old) -> str:
+        config = {"layers": [], "records": [{"chains": [{"layers": [0], "createdAt": when}]}], "of": branch}
+        return push.manifest(backends.cache_tag(branch), config, [], "application/vnd.buildkit.cacheconfig.v0")
+
+    def signed(tag: str, number: int, **more: str) -> list[str]:
+        digest = push.manifest(tag, {**image, "number": number, **more}, [])
+        report = push.attach(digest, b"%d" % number, "a/report")
+        return [digest, report, push.attach(report, b"of %d" % number, "a/signature")]
+
+    stay = [cache("main"), cache("feature/x"), cache("young", now), *signed("v1", 1), *signed("cache-2.0", 2)]
+    result, *attached = signed(f"in-{3:016x}", 3, **{"moby.buildkit.cache.v0": "e30="})
+    push.tag(backends.cache_tag("merged"), result)
+    by_cosign = push.manifest(f"{referrers.tag_of(result)}.sig", {}, [b"a signature"])
+    gone = cache("gone")
+    replaced, lost = signed(f"in-{4:016x}", 4), signed(f"in-{5:016x}", 5)
+    stay.append(push.manifest(f"in-{4:016x}", {**image, "created": now}, []))
+    stay.append(push.manifest(f"sha256-{'0' * 64}.sig", {}, [b"of an image in another repository"]))
+    stay.append(push.manifest("", [], []))  # an artifact of somebody's own
+    stay.append(push.attach(stay[-1], b"a signature", "a/signature"))
+    registry = Registry(server.address)
+    registry.delete_manifest(path, lost[0])
+    done = prune(lab, server, "--yes")
+    assert done.returncode == 0, done.stderr
+    for digest in stay:
+        assert registry.raw_manifest(path, digest)
+    for digest in (gone, result, *attached, by_cosign, *replaced, *lost):
+        with pytest.raises(NoImage):
+            registry.raw_manifest(path, digest)
+    about = [tag for tag in loopback.tags(server, path) if tag.startswith("sha256-")]
+    assert len(about) == 6, "of two images, of a report on each, and of what is not ours"
 
 
 def test_where_the_branches_cannot_be_known_nothing_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
