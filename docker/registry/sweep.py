@@ -50,6 +50,7 @@ class Repository:
                 del self._tags[tag]
         # What a tag that stays is about stays with it: else nobody would know later what that is.
         gone = self._revisions.keys() - needed - set(map(self._about, self._tags))
+        forgotten = sum((self._revisions[name] / "link").exists() for name in gone)  # else it was deleted before
         histories = (each for tag in self._tags.values() for each in (tag / "index" / "sha256").glob("*"))
         for place in (*(each for each in histories if each.name in gone), *map(self._revisions.__getitem__, gone)):
             shutil.rmtree(place)
@@ -57,7 +58,7 @@ class Repository:
         for link in (self._folder / "_layers" / "sha256").glob("*"):
             if link.name not in blobs:
                 shutil.rmtree(link)
-        return len(gone)
+        return forgotten
 
     def _about(self, tag: str) -> str:
         """What a tag lists attachments of, if that is or was here: else it is as good as any other tag."""

@@ -6,15 +6,19 @@ import json
 import subprocess
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
+from doit_images.ci import locks
 from doit_images.ci.digests import Pinned, _taken, complete, kustomization, override
 from doit_images.core.base.errors import UserError
 from doit_images.core.compose.stack import Service
 from doit_images.core.engine.client import snapshot_of
+from doit_images.share import keep_tags
+from doit_images.share.no_answer import Unavailable
 from tests import loopback
 from tests.conftest import Lab, needs_docker_command
 
@@ -57,6 +61,31 @@ def test_a_document_is_complete_or_says_what_is_missing() -> None:
     assert complete(IMAGES) == IMAGES
     with pytest.raises(UserError, match=r"^web has no digest: it was never built$"):
         complete([*IMAGES, Pinned("web", "shop/web", "", "it was never built")])
+
+
+@pytest.mark.parametrize(
+    ("write", "why"),
+    [(True, "it refuses the credentials"), (False, "CACHE_WRITE is off on this machine")],
+)
+def test_what_the_registry_does_not_keep_is_locked_and_told(
+    monkeypatch: pytest.MonkeyPatch, write: bool, why: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise Unavailable("refuses the credentials")
+
+    monkeypatch.setattr(keep_tags, "keep", refuse)
+    told: list[str] = []
+    run: Any = SimpleNamespace(
+        settings=SimpleNamespace(cache_registry="reg.example:5000", cache_write=write),
+        events=SimpleNamespace(say=told.append),
+        part=lambda kind: SimpleNamespace(share=SimpleNamespace(registry=None)),
+    )
+    assert locks.keep(run, IMAGES) == ""
+    so = "what is locked is not kept there, and `registry_prune` may remove it"
+    remedy = "lock it on a machine that may push"
+    assert told == [f"the shared registry reg.example:5000: {so}: {why} ({remedy})"]
+    assert locks.keep(run, IMAGES[1:]) == "", "none of these is the registry's"
+    assert len(told) == 1
 
 
 def test_an_image_from_elsewhere_has_the_digest_that_it_was_pulled_by() -> None:

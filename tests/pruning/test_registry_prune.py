@@ -210,7 +210,8 @@ def test_what_is_locked_stays_until_it_is_released(lab: Lab, server: loopback.Se
     assert prune(lab, server, "--all", "--yes").returncode == 0
     registry = Registry(server.address)
     assert registry.raw_manifest(path, digest)
-    kept = json.loads(lab.doit("images_kept", "--json").stdout)
+    with loopback.paging(server, 1) as address:
+        kept = json.loads(lab.doit("images_kept", "--json", CACHE_REGISTRY=address).stdout)
     assert kept == [{"lock": lock, "repository": path, "digest": digest}]
     assert lock in lab.doit("images_kept", lock[:7]).stdout
     unknown = lab.doit("images_kept", "--release", "1999")

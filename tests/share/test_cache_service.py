@@ -168,6 +168,7 @@ def test_a_layer_that_was_collected_is_there_again_after_a_push(
         restarted = compose(service, "restart", "registry")
         assert restarted.returncode == 0, restarted.stderr
         assert compose(service, "up", "--detach", "--wait").returncode == 0
+        assert "manifests forgotten: 0" in compose(service, "logs", "registry").stdout
         assert docker("push", ref).returncode == 0
         for layer, size in found.layers.items():
             registry.take_blob("again/one", layer, tmp_path / "layer", size)

@@ -218,7 +218,7 @@ class Settings:
     cache_max_size: int = _setting(10 * 10**9, _size, "how much disk caches and old results may use")
     cache_max_age: float = _setting(7 * 86400.0, age, "how long caches and old results are kept unused")
     registry_max_age: float = _setting(
-        30 * 86400.0, age, "how old results in that registry must be before `registry_prune` removes them"
+        30 * 86400.0, age, "how long `registry_prune` leaves results in that registry that nobody needs any more"
     )
     redis_url: str = _setting("", _redis, "Redis that settles which machine builds what, and indexes results")
     base_max_age: float = _setting(
