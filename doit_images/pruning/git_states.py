@@ -64,10 +64,10 @@ class Needed:
 def needed(run: Run, some: Iterable[str], seconds: float) -> Needed:
     """What is needed for these platforms and this machine's, and was in the last so many seconds. Raises ``UserError``
     for a working tree that cannot be read, and for a repository that cannot be asked."""
-    wanted = sorted({run.snapshot().platform, *some})
+    wanted = sorted({run.local_images.snapshot().platform, *some})
     found = Needed()
     for platform in wanted:
-        found.add(run.made_of(run.resolver, platform), platform, "this working tree")
+        found.add(run.planner.made_of(run.resolver, platform), platform, "this working tree")
     refs = _refs(run.project.directory)
     for branch in (run.settings.cache_main_branch, run.settings.cache_branch, *(ref.short for ref in refs)):
         for tag in (branch, *(f"{branch}:{platform}" for platform in wanted)) if branch else ():

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from doit_images.ci.testing.planned import Planned
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError, printable
-from doit_images.core.base.settings import CacheBackend
+from doit_images.core.base.settings import CacheBackend, Settings
 from doit_images.core.compose.image import Image
 from doit_images.core.compose.project import NO_IMAGES
 from doit_images.core.engine.client import host_platform
