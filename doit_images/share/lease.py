@@ -3,11 +3,11 @@
 With ``REDIS_URL`` machines that need the same image at the same time build it once: one holds a lease on its
 fingerprint, which it renews while it lives and which runs out when it dies; the others wait, no longer than the build
 can be expected to take, and then pull. Each holder has a name of its own. Whoever was stopped for longer than a lease
-lasts finds another name in its place, and does not push.
+lasts finds a higher number in its place, also where the machine that took it gave it back since, and does not push.
 
-Leases are members of two keys that never expire by themselves, so that a full Redis, which makes room by removing
-what expires, takes none away. The scripts go by the clock of Redis. Without Redis, or while it fails, everything goes
-on: at most work is done twice.
+Leases are members of keys that never expire by themselves, so that a full Redis, which makes room by removing what
+expires, takes none away; their numbers are remembered for a day. The scripts go by the clock of Redis. Without Redis,
+or while it fails, everything goes on: at most work is done twice.
 """
 
 from __future__ import annotations
@@ -32,41 +32,53 @@ _POLL_SECONDS = 0.5
 _SLACK_SECONDS, _UNKNOWN_SECONDS = 60.0, 900.0
 _FACTOR = 2.0  # how much longer than expected a build may take before it is done here as well
 
-_KEYS = [f"{{doit-images}}:{name}" for name in ("leases", "holders")]
+_KEYS = [f"{{doit-images}}:{name}" for name in ("leases", "holders", "numbers")]
 # In braces: all keys of a script are on one node of a cluster.
-_NOW = "local time = redis.call('TIME'); local now = time[1] * 1000 + math.floor(time[2] / 1000) "
-# ARGV of both: what, holder, milliseconds. Answers who else holds it, "" if nobody does.
+_MEMORY = 86400 * 1_000_000  # the microseconds for which the number of a lease is remembered
+_NOW = """local time = redis.call('TIME'); local micro = time[1] * 1000000 + time[2]
+local now = math.floor(micro / 1000)
+local holder = redis.call('HGET', KEYS[2], ARGV[1])
+local last = tonumber(redis.call('ZSCORE', KEYS[3], ARGV[1]))
+"""
+# ARGV of both: what, holder, milliseconds. Answers with the number of the lease, or who else holds it.
 _TAKE = f"""{_NOW}
 for _, what in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 100)) do
     redis.call('ZREM', KEYS[1], what); redis.call('HDEL', KEYS[2], what)
 end
+redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', micro - {_MEMORY})
 local until_ = redis.call('ZSCORE', KEYS[1], ARGV[1])
-local holder = redis.call('HGET', KEYS[2], ARGV[1])
 if holder and holder ~= ARGV[2] and until_ and tonumber(until_) > now then return holder end
+local number = math.max(micro, (last or 0) + 1)
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
 redis.call('ZADD', KEYS[1], now + ARGV[3], ARGV[1])
-return ''
+redis.call('ZADD', KEYS[3], number, ARGV[1])
+return number
 """
-# 0 milliseconds give it back. Answers 0 if it is another's. A Redis that lost everything learns of it anew.
+# And its number. 0 milliseconds give it back. Answers 0 if it is another's, or was since, or that is forgotten. A Redis
+# that lost everything learns of it anew.
 _KEEP = f"""{_NOW}
-local holder = redis.call('HGET', KEYS[2], ARGV[1])
-if holder and holder ~= ARGV[2] then return 0 end
+local number = tonumber(ARGV[4])
+if (holder and holder ~= ARGV[2]) or (last and last > number) then return 0 end
+if not holder and number < micro - {_MEMORY} then return 0 end
 if ARGV[3] == '0' then
     redis.call('ZREM', KEYS[1], ARGV[1]); redis.call('HDEL', KEYS[2], ARGV[1])
 else
     redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
     redis.call('ZADD', KEYS[1], now + ARGV[3], ARGV[1])
 end
+redis.call('ZADD', KEYS[3], number, ARGV[1])
 return 1
 """
 
 
 @dataclass
 class Lease:
-    """A lease on ``what`` as its holder has it; ``lost`` once it was seen to be another's."""
+    """A lease on ``what`` as its holder has it, with a ``number`` that is higher than that of each lease on it before;
+    ``lost`` once a later one was seen."""
 
     what: str
     holder: str
+    number: int
     lost: bool = False
 
 
@@ -118,7 +130,7 @@ class BuildCoordinator:
         return what in self._held
 
     def lost(self, what: str) -> bool:
-        """Whether this process took a lease on ``what``, and another has it by now: then its result is not to be
+        """Whether this process took a lease on ``what``, and another had it since: then its result is not to be
         pushed. Asks Redis; one that does not answer took nothing away."""
         lease = self._held.get(what)
         if lease:
@@ -134,8 +146,8 @@ class BuildCoordinator:
             answer = self._store.do(lambda redis: redis.eval(_TAKE, *words))
             if answer is None:
                 break
-            if not answer:
-                return Lease(what, who), waited
+            if isinstance(answer, int):
+                return Lease(what, who, answer), waited
             waited, holder = True, str(answer).partition(":")[0]
             if time.monotonic() > until:
                 self._say(f"{holder} takes far longer than expected for an image that is needed: it is built here too")
@@ -145,7 +157,7 @@ class BuildCoordinator:
         return None, waited
 
     def _keep(self, lease: Lease, seconds: float) -> None:
-        words = [len(_KEYS), *_KEYS, lease.what, lease.holder, round(seconds * 1000)]
+        words = [len(_KEYS), *_KEYS, lease.what, lease.holder, round(seconds * 1000), lease.number]
         if self._store.do(lambda redis: redis.eval(_KEEP, *words)) == 0:
             lease.lost = True
 

@@ -39,7 +39,7 @@ def give(
                 run.local_images.changed()
             machines.base_given = True
     what, shared_image = offer(machines, decision, wanted, local_image, pushed)
-    if run.settings.cache_write:
+    if run.settings.cache_write and not machines.coordinator.lost(wanted.turn):
         made = index.Made(shared_image.digest if shared_image else "", seconds, local_image.size)
         machines.coordinator.index.publish({wanted.fingerprint: made})
     takes = what == Verdict.TAKE and shared_image and share.gives(shared_image) and not own_only(decision.inputs)

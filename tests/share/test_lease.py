@@ -15,6 +15,8 @@ from types import SimpleNamespace
 
 import pytest
 import redis
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from doit_images.core.base import commands
 from doit_images.share import lease, redis_client
@@ -136,6 +138,45 @@ def test_a_holder_that_was_stopped_for_too_long_notices_before_it_pushes(server:
     assert not one.lost("never asked for")
 
 
+TAKES, KEEPS, ENDS, RUNS_OUT, SWEEPS = ("takes", "keeps", "ends", "runs out", "sweeps")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example([(TAKES, 0), (RUNS_OUT, 0), (TAKES, 1), (ENDS, 1), (KEEPS, 0)])
+@example([(TAKES, 0), (RUNS_OUT, 0), (TAKES, 1), (RUNS_OUT, 0), (SWEEPS, 0), (ENDS, 0)])
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([TAKES, KEEPS, ENDS, RUNS_OUT, RUNS_OUT, SWEEPS]), st.integers(0, 1)),
+        min_size=5,
+        max_size=15,
+    )
+)
+def test_who_was_replaced_is_the_holder_never_again(server: loopback.Service, steps: list[tuple[str, int]]) -> None:
+    """Whatever became of whoever took its place: it works on, gave the lease back, or died."""
+    client = redis.Redis(port=server.port, decode_responses=True)
+    client.flushall()
+    machines = [crew(server, lease_seconds=1000) for _ in range(2)]
+    held: dict[int, lease.Lease] = {}
+    last: lease.Lease | None = None  # the one that was given last
+    for step, number in steps:
+        mine = held.get(number)
+        if step == TAKES:
+            taken, _ = machines[number]._taken("what", lambda who: None, 0.0)
+            if taken:
+                held[number] = last = taken
+        elif step in (KEEPS, ENDS) and mine:
+            machines[number]._keep(mine, 1000 if step == KEEPS else 0)
+            assert mine.lost == (mine is not last), "who was not replaced has it, and nobody else"
+            if step == ENDS:
+                del held[number]
+        elif step == RUNS_OUT and client.zscore(lease._KEYS[0], "what"):
+            client.zadd(lease._KEYS[0], {"what": 1})
+        elif step == SWEEPS:  # what has run out is swept then
+            with crew(server).acquire("another", lambda who: None):
+                pass
+        assert client.hget(HOLDERS, "what") in {None, *(each.holder for each in [last] if each)}
+
+
 def test_a_holder_that_only_renews_is_not_waited_for_for_ever(
     server: loopback.Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,13 +195,25 @@ def test_a_holder_that_only_renews_is_not_waited_for_for_ever(
 def test_leases_do_not_expire_by_themselves_and_leave_nothing(server: loopback.Service) -> None:
     """What Redis may make room with is what expires."""
     client = redis.Redis(port=server.port, decode_responses=True)
+    client.flushall()
     with crew(server).acquire("kept", lambda who: None):
         assert {client.ttl(key) for key in lease._KEYS} == {-1}
-    with crew(server, lease_seconds=0.05).acquire("next", lambda who: None):
-        steal(server, "dead"), client.zadd(lease._KEYS[0], {"dead": 1})
-        with crew(server).acquire("sweeps", lambda who: None):
-            assert client.hget(HOLDERS, "dead") is None
-    assert client.exists(*lease._KEYS) == 0
+    for dead in ("dead", "next"):
+        steal(server, dead), client.zadd(lease._KEYS[0], {dead: 1}), client.zadd(lease._KEYS[2], {dead: 1})
+    with crew(server).acquire("next", lambda who: None):
+        assert client.hgetall(HOLDERS).keys() == {"next"}
+        assert "dead" not in client.zrange(lease._KEYS[2], 0, -1)
+    assert client.exists(*lease._KEYS[:2]) == 0
+
+
+def test_who_was_stopped_for_longer_than_numbers_are_remembered_has_lost_its_lease(server: loopback.Service) -> None:
+    one, client = crew(server), redis.Redis(port=server.port, decode_responses=True)
+    with one.acquire("old", lambda who: None):
+        one._held["old"].number -= lease._MEMORY
+        client.delete(lease._KEYS[2])
+        assert not one.lost("old"), "it has it still"
+        client.delete(*lease._KEYS)
+        assert one.lost("old"), "somebody may have had it since"
 
 
 def test_a_full_redis_forgets_of_the_index_and_never_a_lease(tmp_path: Path) -> None:

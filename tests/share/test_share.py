@@ -28,7 +28,6 @@ from doit_images.core.engine import temporary_tag
 from doit_images.core.engine.client import Engine, Gone, ImageConfig, LocalImage, Snapshot, snapshot_of
 from doit_images.core.engine.labels import INPUT_DIGEST, PARENTS
 from doit_images.core.planning.action import Action
-from doit_images.core.planning.agreement import Verdict
 from doit_images.core.planning.plan import Decision
 from doit_images.core.planning.shared_image import SharedImage
 from doit_images.core.planning.wanted import Wanted, wanted_of
@@ -985,28 +984,28 @@ def test_the_index_answers_first_and_the_registry_for_the_rest(
 
 
 @pytest.mark.parametrize("lost", [False, True])
-def test_who_was_stopped_for_longer_than_its_lease_pushes_nothing(
+def test_who_was_stopped_for_longer_than_its_lease_pushes_and_tells_nothing(
     monkeypatch: pytest.MonkeyPatch, docker_says: Callable[..., DockerCommand], lost: bool
 ) -> None:
     inputs, noted = made("base"), Events()
     turn = wanted_of(inputs, "linux/amd64")
     assert turn
-    asked: list[str] = []
+    told: list[str] = []
     monkeypatch.setattr(build_target, "layout_of", lambda run, image: None)
     monkeypatch.setattr(build_target, "inline_tags", lambda run: ())
     docker, (one, _) = docker_says(""), sharing(monkeypatch, lambda *words: None)
-    coordinator = SimpleNamespace(lost=lambda what: asked.append(what) or lost)
+    index = SimpleNamespace(publish=told.extend)
+    coordinator = SimpleNamespace(on=True, index=index, lost=lambda what: what == turn.turn and lost)
     run: Any = SimpleNamespace(
-        events=noted,
-        engine=FakeEngine(),
-        local_images=SimpleNamespace(changed=lambda: None, snapshot=FakeEngine().snapshot),
-    )
+        events=noted, engine=FakeEngine(), changed=lambda: None, snapshot=FakeEngine().snapshot,
+        settings=SimpleNamespace(cache_write=True), on_base=lambda bases: False,
+    )  # fmt: skip
     machines = Machines(run)
     vars(machines).update(share=one, coordinator=coordinator)
     decision = Decision("base", Action.BUILD, (), inputs)
     local_image = LocalImage("id", labels={INPUT_DIGEST: inputs.input_digest, PARENTS: ""})
-    done, _ = publish.offer(machines, decision, turn, local_image)
-    assert (done, asked, len(docker.asked)) == (Verdict.PUSH, [turn.turn], 0 if lost else 1)
+    assert publish.give(machines, decision, local_image, 1.0) is None
+    assert (len(docker.asked), told) == ((0, []) if lost else (1, [turn.fingerprint]))
 
 
 def test_a_build_without_a_registry_loads_no_client_of_one() -> None:
