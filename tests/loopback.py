@@ -67,17 +67,23 @@ def running(argv: list[str], port: int, log: Path) -> Iterator[Service]:
 
 
 @contextlib.contextmanager
-def registry(folder: Path, login: tuple[str, str] | None = None, port: int = 0) -> Iterator[Service]:
-    """Debian's docker-registry with its storage in ``folder``, with HTTP basic authentication if there is a login."""
+def registry(
+    folder: Path, login: tuple[str, str] | None = None, port: int = 0, tls: tuple[Path, Path] | None = None
+) -> Iterator[Service]:
+    """Debian's docker-registry with its storage in ``folder``, with HTTP basic authentication if there is a login, and
+    with TLS if there are a certificate and its key."""
     if shutil.which("docker-registry") is None:
         pytest.skip("there is no docker-registry: apt-get install docker-registry")
     folder.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
+    http: dict[str, object] = {"addr": f"127.0.0.1:{port}"}
+    if tls:
+        http["tls"] = {"certificate": str(tls[0]), "key": str(tls[1])}
     config: dict[str, object] = {
         "version": "0.1",
         "log": {"level": "warn"},
         "storage": {"filesystem": {"rootdirectory": str(folder / "data")}, "delete": {"enabled": True}},
-        "http": {"addr": f"127.0.0.1:{port}"},
+        "http": http,
     }
     if login:
         # The C library knows bcrypt, and perl, which every Debian has, asks it.

@@ -1,7 +1,7 @@
 """How is a registry reached: at which address, with TLS or without, and which certificates count?
 
-As the engine does it, which pushes and pulls there: with what ``/etc/docker/certs.d/HOST`` holds, its
-``insecure-registries``, and plain HTTP to loopback alone.
+As the engine does it, which pushes and pulls there: with what ``/etc/docker/certs.d/HOST`` holds; on loopback, and
+where its ``insecure-registries`` say so, with any certificate, or without TLS where nobody answers to that.
 """
 
 from __future__ import annotations

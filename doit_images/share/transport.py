@@ -179,24 +179,26 @@ class Transport:
         return there, headers
 
     def _open(self, method: str, url: str, headers: Mapping[str, str], body: Body) -> urllib3.BaseHTTPResponse:
-        manager, limits = self._manager(url), _current.get()
         for pause in (*_PAUSES, None):
-            left = limits.left()
-            # What is sent is sent within the first of these: that may stall for longer than a connection may take.
-            timeout = urllib3.Timeout(connect=min(self._connect, left) if body is None else left, read=left)
             try:
-                return manager.request(
-                    method, url, headers=headers, body=body, redirect=False, retries=False, preload_content=False,
-                    timeout=timeout, decode_content=False,
-                )  # fmt: skip
+                return self._open_once(method, url, headers, body)
             except (urllib3.exceptions.ProtocolError, urllib3.exceptions.NewConnectionError) as error:
                 # A connection that was kept, and that the other side has closed; or a registry that is started again.
                 why = error.__cause__ or error.args[-1]
                 repeated = isinstance(why, ConnectionError) and isinstance(body, bytes | None)
                 if pause is None or not repeated or (isinstance(why, http.client.RemoteDisconnected) and pause):
                     raise
-            time.sleep(min(pause, limits.left()))
+            time.sleep(min(pause, _current.get().left()))
         raise AssertionError("the last time it was raised")
+
+    def _open_once(self, method: str, url: str, headers: Mapping[str, str], body: Body) -> urllib3.BaseHTTPResponse:
+        left = _current.get().left()
+        # What is sent is sent within the first of these: that may stall for longer than a connection may take.
+        timeout = urllib3.Timeout(connect=min(self._connect, left) if body is None else left, read=left)
+        return self._manager(url).request(
+            method, url, headers=headers, body=body, redirect=False, retries=False, preload_content=False,
+            timeout=timeout, decode_content=False,
+        )  # fmt: skip
 
     def _manager(self, url: str) -> urllib3.PoolManager:
         """The connections for a URL, through the proxy that the environment names for it."""
@@ -211,10 +213,16 @@ class Transport:
                 self._managers[key] = made
             return self._managers[key]
 
-    def trust_blindly(self, netloc: str) -> None:
-        """Take any certificate of this one host and port, as the engine was told to; a token server is another."""
+    def trusted_blindly(self, netloc: str) -> str:
+        """Take any certificate of this one host and port, as the engine does; a token server is another. Returns the
+        scheme that it answers with; TLS is tried first, within the limits of the block around it."""
         self._trusted_blindly = netloc
         urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # somebody meant it
+        try:
+            answered(lambda: self._open_once("GET", f"https://{netloc}/v2/", {}, None).close())
+        except Unavailable:
+            return "http"
+        return "https"
 
     def _tls(self, blindly: bool) -> ssl.SSLContext:
         """The system's authorities, as the engine trusts them, those of the environment, and the registry's own."""

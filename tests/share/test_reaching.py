@@ -10,11 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from doit_images.core.base.references import digest_of
 from doit_images.core.engine.client import Engine
 from doit_images.share import reaching, transport
 from doit_images.share.no_answer import Unavailable
 from doit_images.share.registry import Registry
+from tests import loopback
+from tests.conftest import docker
 from tests.core.engine.test_engine_api import certificates
+from tests.owners import own
 from tests.share.test_registry import Fake
 
 Server = Callable[..., Fake]
@@ -155,3 +159,25 @@ def test_what_the_engine_says_of_insecure_registries(host: str, answer: bool) ->
 def test_an_engine_says_which_registries_are_insecure(engine: None) -> None:
     assert reaching.insecure("127.0.0.1:5000", Engine().info())
     assert not reaching.insecure("registry.example.org", Engine().info())
+
+
+@pytest.mark.parametrize("tls", [True, False])
+def test_a_registry_on_loopback_is_understood_with_tls_as_by_the_engine(
+    issued: Path, busybox: str, tmp_path: Path, tls: bool
+) -> None:
+    """Whoever signed its certificate: nobody else listens there."""
+    pair = (issued / "server.pem", issued / "server-key.pem") if tls else None
+    with loopback.registry(tmp_path, tls=pair) as server:
+        ref = f"{server.address}/{own('tls-')}/one:1"
+        try:
+            docker("tag", busybox, ref)
+            pushed = docker("push", ref)
+            assert pushed.returncode == 0, pushed.stderr
+            registry = Registry(server.address)
+            path = ref.partition("/")[2].removesuffix(":1")
+            assert registry.image(path, "1", Engine().snapshot().platform)
+            registry.give_blob(path, digest_of(b"x"), b"x")
+            assert registry.small_blob(path, digest_of(b"x")) == b"x"
+            assert registry._base == f"{'https' if tls else 'http'}://{server.address}"
+        finally:
+            docker("image", "rm", ref)
