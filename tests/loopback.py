@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -109,6 +110,17 @@ def redis(folder: Path, password: str = "", port: int = 0, more: Sequence[str] =
         argv += ["--requirepass", password]
     with running(argv, port, folder / "log") as service:
         yield service
+
+
+def redis_reader(service: Service, rights: str = "") -> str:
+    """Let a Redis have an account that may only read, by default as that of docker-compose.cache.yml; gives its URL."""
+    from redis import Redis
+
+    entrypoint = (Path(__file__).parent.parent / "docker/redis/entrypoint.sh").read_text()
+    team = " ".join(re.findall(r"^made=[\"'](?:\$made )?(.*)[\"']$", entrypoint, re.MULTILINE))
+    with Redis(port=service.port) as client:
+        client.execute_command("ACL", "SETUSER", "reader", "reset", "on", ">HUSH", *(rights or team).split())
+    return f"redis://reader:HUSH@127.0.0.1:{service.port}/0"
 
 
 @contextlib.contextmanager

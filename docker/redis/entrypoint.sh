@@ -23,7 +23,8 @@ user() {
     [ -n "$2" ] || return 0
     printf 'user %s on #%s %s\n' "$1" "$(printf '%s' "$2" | sha256sum | cut -d ' ' -f 1)" "$3"
 }
-made='%R~{doit-images}:made:* %R~{doit-images}:shared:* -@all +ping +mget +hello +client|setinfo +select'
+made='%R~{doit-images}:made:* %R~{doit-images}:shared:* %R~{doit-images}:leases %R~{doit-images}:holders -@all +ping'
+made="$made +mget +hget +zscore +hello +client|setinfo +select"
 revoked='%R~auth:revoked:* %R~auth:ended:* -@all +ping +mget +hello +client|setinfo +select'
 users=$(
     user auth "${AUTH_STORE_PASSWORD:-}" '~auth:* -@all +@connection +@transaction +@string +@keyspace -@dangerous'

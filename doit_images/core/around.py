@@ -94,6 +94,10 @@ class Leases(Protocol):
         """The lease with this name for a block. ``waits`` hears who is waited for, and may raise; ``expected`` are
         the seconds that the build takes. Gives whether another had it first."""
 
+    def watch(self, what: str, waits: Callable[[str], None], expected: float | None = None) -> bool:
+        """Wait while another holds the lease with this name, without taking it. True where it had one that it has no
+        more, or another has by now."""
+
 
 class PastEngine(Protocol):
     """How results get from a dedicated builder into the registry and never into the engine (``BUILD_OUTPUT=registry``).
@@ -208,3 +212,7 @@ class Alone:
     ) -> AbstractContextManager[bool]:
         """Nobody is waited for."""
         return nullcontext(False)
+
+    def watch(self, what: str, waits: Callable[[str], None], expected: float | None = None) -> bool:
+        """Nobody is waited for."""
+        return False

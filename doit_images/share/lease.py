@@ -2,8 +2,9 @@
 
 With ``REDIS_URL`` machines that need the same image at the same time build it once: one holds a lease on its
 fingerprint, which it renews while it lives and which runs out when it dies; the others wait, no longer than the build
-can be expected to take, and then pull. Each holder has a name of its own. Whoever was stopped for longer than a lease
-lasts finds a higher number in its place, also where the machine that took it gave it back since, and does not push.
+can be expected to take, and then pull. Who may not push only watches. Each holder has a name of its own. Whoever was
+stopped for longer than a lease lasts finds a higher number in its place, also where the machine that took it gave it
+back since, and does not push.
 
 Leases are members of keys that never expire by themselves, so that a full Redis, which makes room by removing what
 expires, takes none away; their numbers are remembered for a day. The scripts go by the clock of Redis. Without Redis,
@@ -19,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from doit_images.core.base import commands
 from doit_images.share.index import Index
@@ -93,6 +95,8 @@ class BuildCoordinator:
         self._say = say
         self._seconds = lease_seconds
         self._held: dict[str, Lease] = {}
+        self._watched: dict[str, float] = {}  # until when a lease is watched, at most
+        self._blind = False  # whether this account may see no leases
         self.index = Index(self._store)
         """What is known of results."""
 
@@ -125,6 +129,24 @@ class BuildCoordinator:
                 self._held.pop(what, None)
                 self._keep(lease, 0.0)
 
+    def watch(self, what: str, waits: Callable[[str], None], expected: float | None = None) -> bool:
+        """Wait while another machine builds ``what``, as one whose result no other takes: nothing is written. True once
+        that one has the lease no more, so that its result may be there, or yet another builds; false where nobody
+        does, or is not waited for any more. ``waits`` and ``expected`` are those of ``acquire``."""
+        until = self._watched.setdefault(what, time.monotonic() + patience(expected))
+        first = last = self._seen(what)
+        changed = time.monotonic()
+        while first and last and last[0] == first[0]:
+            who = _machine(first[0])
+            # Who has not renewed it for as long as it lasts is dead. No other clock is asked.
+            if commands.stopping() or time.monotonic() > changed + self._seconds or self._too_long(who, until):
+                return False
+            waits(who)
+            time.sleep(_POLL_SECONDS)
+            if (seen := self._seen(what)) != last:
+                last, changed = seen, time.monotonic()
+        return first is not None
+
     def holds(self, what: str) -> bool:
         """Whether this process took a lease on ``what``."""
         return what in self._held
@@ -148,13 +170,36 @@ class BuildCoordinator:
                 break
             if isinstance(answer, int):
                 return Lease(what, who, answer), waited
-            waited, holder = True, str(answer).partition(":")[0]
-            if time.monotonic() > until:
-                self._say(f"{holder} takes far longer than expected for an image that is needed: it is built here too")
+            waited, holder = True, _machine(str(answer))
+            if self._too_long(holder, until):
                 break
             waits(holder)
             time.sleep(_POLL_SECONDS)
         return None, waited
+
+    def _too_long(self, holder: str, until: float) -> bool:
+        late = time.monotonic() > until
+        if late:
+            self._say(f"{holder} takes far longer than expected for an image that is needed: it is built here too")
+        return late
+
+    def _seen(self, what: str) -> tuple[str, float | None] | None:
+        """Who holds a lease, and until when by the clock of Redis; None where nobody does, or nothing is known."""
+        if self._blind or not self.on:
+            return None
+        from redis.exceptions import NoPermissionError
+
+        def look(redis: Any) -> tuple[str | None, float | None] | None:
+            try:
+                return redis.hget(_KEYS[1], what), redis.zscore(_KEYS[0], what)
+            except NoPermissionError:  # of an account that may ask the index alone, which goes on
+                self._blind = True
+                return None
+
+        holder, until = self._store.do(look) or (None, None)
+        if self._blind:
+            self._say("this machine's account of Redis may not see who builds what: it builds what another builds, too")
+        return (holder, until) if holder else None
 
     def _keep(self, lease: Lease, seconds: float) -> None:
         words = [len(_KEYS), *_KEYS, lease.what, lease.holder, round(seconds * 1000), lease.number]
@@ -164,6 +209,10 @@ class BuildCoordinator:
     def _renew(self, lease: Lease, done: threading.Event) -> None:
         while not lease.lost and not done.wait(self._seconds / _RENEWALS):
             self._keep(lease, self._seconds)
+
+
+def _machine(holder: str) -> str:
+    return holder.partition(":")[0]
 
 
 def patience(expected: float | None) -> float:

@@ -126,14 +126,18 @@ def test_a_reader_can_read_and_nothing_else(service: dict[str, str], tmp_path: P
     builder, reader = (BuildCoordinator(url, said.append) for url in urls)
     builder.index.publish({"r": Made("d", 1.0, 2)})
     assert (reader.index.lookup(["r"]), said) == ({"r": Made("d", 1.0, 2)}, [])
+    with builder.acquire("l", lambda who: None):
+        assert reader._seen("l")
+    assert (reader.watch("l", pytest.fail), said) == (False, [])
     reader.index.publish({"r": Made("forged", 1.0, 2)})
     assert said
     assert builder.index.lookup(["r"]) == {"r": Made("d", 1.0, 2)}
     client = redis.Redis.from_url(urls[1])
     made, lease = "{doit-images}:made:r", "{doit-images}:leases"
     for never in (
-        ("SET", made, "x"), ("DEL", made), ("EXPIRE", made, "1"), ("ZADD", lease, "1", "x"), ("EVAL", "return 1", "0"),
-        ("MGET", lease), ("FLUSHALL",), ("KEYS", "*"), ("CONFIG", "GET", "*"),
+        ("SET", made, "x"), ("DEL", made), ("EXPIRE", made, "1"), ("ZADD", lease, "1", "x"), ("HSET", lease, "x", "y"),
+        ("EVAL", "return 1", "0"), ("EVAL_RO", "return 1", "0"), ("ZRANGE", lease, "0", "-1"), ("HGET", "else", "x"),
+        ("MGET", "else"), ("FLUSHALL",), ("KEYS", "*"), ("CONFIG", "GET", "*"),
     ):  # fmt: skip
         with pytest.raises(redis.exceptions.NoPermissionError):
             client.execute_command(*never)

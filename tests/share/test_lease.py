@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -175,6 +175,69 @@ def test_who_was_replaced_is_the_holder_never_again(server: loopback.Service, st
             with crew(server).acquire("another", lambda who: None):
                 pass
         assert client.hget(HOLDERS, "what") in {None, *(each.holder for each in [last] if each)}
+
+
+def gives_back(service: loopback.Service, what: str) -> None:
+    redis.Redis(port=service.port).hdel(HOLDERS, what)
+
+
+def dies(service: loopback.Service, what: str) -> None:
+    """It does not renew its lease any more; nobody else wants it."""
+
+
+def is_killed(service: loopback.Service, what: str) -> None:
+    service.kill()
+
+
+@pytest.mark.parametrize(("then", "again"), [(gives_back, True), (steal, True), (dies, False), (is_killed, True)])
+def test_who_may_not_build_for_others_watches_who_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: Callable[[loopback.Service, str], object], again: bool
+) -> None:
+    """Until the result may be there, or will not come; with an account that may only read."""
+    monkeypatch.setattr(redis_client, "_PAUSES", ())
+    said: list[str] = []
+    with loopback.redis(tmp_path) as server:
+        watcher = BuildCoordinator(loopback.redis_reader(server), said.append, lease_seconds=0.5)
+        assert not watcher.watch("x", pytest.fail)
+        one = crew(server)
+        one._renew = lambda *words: None  # type: ignore[method-assign]
+        with one.acquire("x", lambda who: None):
+            told: list[str] = []
+            happened = threading.Event()
+
+            def waits(who: str) -> None:
+                told.append(who)
+                if not happened.is_set():
+                    happened.set()
+                    then(server, "x")
+
+            assert watcher.watch("x", waits) is again
+            assert set(told) == {os.uname().nodename}
+            assert then in (dies, is_killed) or not watcher.holds("x")
+            assert bool(said) == (then is is_killed)
+
+
+def test_a_lease_that_is_renewed_is_watched_no_longer_than_its_build_may_take(
+    server: loopback.Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "_SLACK_SECONDS", 0.5)
+    said: list[str] = []
+    with crew(server, lease_seconds=0.2).acquire("slow", lambda who: None):
+        watcher = crew(server, said, lease_seconds=30)
+        assert not watcher.watch("slow", lambda who: None, 0.1)
+        assert not watcher.watch("slow", pytest.fail, 0.1), "and not again"
+    assert len(set(said)) == 1
+
+
+def test_an_account_that_may_see_no_leases_goes_on_with_the_index(server: loopback.Service) -> None:
+    """As that of an older Redis of a team."""
+    said: list[str] = []
+    url = loopback.redis_reader(server, "%R~{doit-images}:made:* -@all +ping +mget +hello +client|setinfo +select")
+    crew(server).index.publish({"f": Made("d", 1.0, 1)})
+    one = BuildCoordinator(url, said.append)
+    for _ in range(2):
+        assert not one.watch("x", pytest.fail)
+    assert (len(said), len(one.index.lookup(["f"]))) == (1, 1)
 
 
 def test_a_holder_that_only_renews_is_not_waited_for_for_ever(

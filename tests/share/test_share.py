@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from redis import Redis
 
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from doit_images.core.base import commands
@@ -46,7 +47,7 @@ from tests import loopback
 from tests.conftest import ROOT, Lab
 from tests.core.planning.test_plan import made
 from tests.owners import own
-from tests.waiting import patience
+from tests.waiting import patience, until
 
 COMPOSE = """
 services:
@@ -399,6 +400,24 @@ def test_two_that_start_together_build_each_image_once(machines: tuple[Machine, 
         machines[0].forget()
         machines[0].environ["CACHE_REGISTRY"] = ""
         assert all(one["estimated_seconds"] for one in machines[0].plan().values())
+
+
+@pytest.mark.engine
+def test_who_may_only_read_waits_for_who_builds(machines: tuple[Machine, Machine], tmp_path: Path) -> None:
+    """With an account of Redis that may change nothing there."""
+    files = {"base.Dockerfile": f"FROM tst-busybox:1\nRUN sleep {patience(4):.0f}; date > /PREFIX\n"}
+    with loopback.redis(tmp_path / "redis") as server:
+        for machine in machines:
+            machine.write({"compose.yml": COMPOSE.partition("  app:")[0], **files})
+        builder, reader = machines
+        builder.environ["REDIS_URL"] = f"redis://127.0.0.1:{server.port}/0"
+        reader.environ |= {"REDIS_URL": loopback.redis_reader(server), "CACHE_WRITE": "0"}
+        with builder.start("build_optimized") as building:
+            until(lambda: Redis(port=server.port).hlen(lease._KEYS[1]), "it has the lease")
+            assert reader.did() == {"base": "pulled"}
+            assert "waits for" in reader.said
+            assert building.wait() == 0
+    assert builder.contents() == reader.contents()
 
 
 @pytest.mark.engine

@@ -46,8 +46,9 @@ def taken(run: Run, decision: Decision) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def leased(run: Run, wanted: Wanted, name: str, wait: bool = True) -> Iterator[None]:
-    """For the block, the right to build an image of all machines; what they shared until now was not looked at yet.
+def leased(run: Run, wanted: Wanted, name: str, wait: bool = True) -> Iterator[bool]:
+    """For the block, the right to build an image of all machines; what they shared until now was not looked at yet. Who
+    gives them nothing keeps nobody waiting: it waits, and has true where another machine may build it again by now.
     ``Stopped`` when the run is, ``Elsewhere`` where another machine builds it and it is not to ``wait`` for that."""
 
     def waits(who: str) -> None:
@@ -56,11 +57,16 @@ def leased(run: Run, wanted: Wanted, name: str, wait: bool = True) -> Iterator[N
         prune_lock.let_go(run)
         run.events.emit(ImageNoted(name, f"waits for {who}, which builds it"))
 
-    with run.peers.leases.acquire(wanted.turn, waits, run.expected.builds.get(name)):
+    leases, again, asked = run.peers.leases, False, (wanted.turn, waits, run.expected.builds.get(name))
+    with contextlib.ExitStack() as held:
+        if run.peers.results.writes:
+            held.enter_context(leases.acquire(*asked))
+        else:
+            again = leases.watch(*asked)
         if commands.stopping():
             raise commands.Stopped
         run.peers.results.forget(wanted)
-        yield
+        yield again
 
 
 def _asks_again(run: Run, inputs: ImageInputs) -> bool:

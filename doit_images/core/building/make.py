@@ -201,24 +201,24 @@ def _leased(run: Run, decision: Decision) -> Wanted | None:
     """What other machines know a build by, where there are any to ask; most builds concern nobody else."""
     if not (decision.builds and run.settings.redis_url and run.settings.cache_registry):
         return None
-    asked = run.peers.leases.on and run.peers.results.writes
-    return wanted_of(decision.inputs, run.local_images.snapshot().platform) if asked else None
+    asked = run.peers.leases.on and run.peers.results.reads
+    return wanted_of(decision.inputs, run.snapshot().platform) if asked else None
 
 
 def _lease(run: Run, decision: Decision, work: Work, rights: Rights, wait: bool) -> Work:
-    """Take the lease; without ``wait`` only if it is free, else the capacity is given back."""
+    """Take the lease, or watch it; without ``wait`` only if it is free, else the capacity is given back."""
     if work.leased is None:
         raise ValueError("a lease is taken where other machines are asked")
     if wait and not work.attempt.number:
         _started(run, decision)
     try:
-        rights[Right.LEASE].enter_context(build_lock.leased(run, work.leased, decision.name, wait))
+        again = rights[Right.LEASE].enter_context(build_lock.leased(run, work.leased, decision.name, wait))
     except build_lock.Elsewhere:
         rights[Right.CAPACITY].close()
         return replace(work.without(Right.CAPACITY), crowded=False)
-    if prune_lock.take_again(run, _waits_for_pruning(run.events, decision.name)):
-        run.local_images.changed()
-    return work.having(Right.LEASE).undecided()
+    if prune_lock.take_again(run, _waits_for_pruning(run, decision.name)):
+        run.changed()
+    return (work if again else work.having(Right.LEASE)).undecided()
 
 
 def _capacity(run: Run, decision: Decision, work: Work, rights: Rights, wait: bool) -> Work:

@@ -127,7 +127,7 @@ def test_what_needs_nothing_never_waits() -> None:
 class Others(Alone):
     """The other machines, of which one builds an image until it is told to end."""
 
-    writes = on = True
+    reads = writes = on = True
 
     def __init__(self, building: str) -> None:
         self._turn = turn_of(building)
@@ -244,16 +244,44 @@ def test_who_waits_for_room_has_no_lease(monkeypatch: pytest.MonkeyPatch, tmp_pa
 class Leases(Alone):
     """No results of others, and the leases of a Redis."""
 
-    writes = on = True
+    reads = writes = on = True
 
     def __init__(self, coordinator: BuildCoordinator) -> None:
         vars(self).update(acquire=coordinator.acquire, holds=coordinator.holds)
 
 
+@pytest.mark.parametrize("dies", [True, False])
+def test_who_may_not_push_builds_after_all_where_no_result_comes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dies: bool
+) -> None:
+    """Its lease runs out, or it gives it back and nothing that counts is shared."""
+    built = list[str]()
+    with loopback.redis(tmp_path / "redis") as service:
+        url = f"redis://127.0.0.1:{service.port}/0"
+        others = Alone()
+        vars(others).update(reads=True, on=True, watch=BuildCoordinator(url, print, 1.0 if dies else 60.0).watch)
+        run = run_with_room_for_one(tmp_path, others, ("web",))
+        begin = begins_builds(monkeypatch, run, built.append)
+        noted = list[str]()
+        monkeypatch.setattr(build_lock, "ImageNoted", lambda name, what: noted.append(what))
+        holder = BuildCoordinator(url, print, 1.0)
+        if dies:
+            monkeypatch.setattr(BuildCoordinator, "_renew", lambda *words: None)
+        with holder.acquire(turn_of("web"), lambda who: None):
+            thread = begin("web")
+            until(lambda: noted)
+            assert noted[0].startswith(f"waits for {os.uname().nodename}")
+            assert not built
+            if dies:
+                all_end(thread)
+        all_end(thread)
+    assert built == ["web"]
+
+
 class OneLeaseEach(Alone):
     """No other machine, and Redis, which keeps a second lease on an image waiting."""
 
-    writes = on = True
+    reads = writes = on = True
 
     def __init__(self) -> None:
         self.held: list[str] = []

@@ -59,6 +59,8 @@ def walk(work: Work, actions: Iterator[Action], luck: Iterator[bool]) -> Iterato
                 work = replace(work, decision=DECISIONS[next(actions)])
             case Step.WAIT_FOR_RUN:
                 work = work.having(Right.BUILD_LOCK) if well else work.having(Right.BUILD_LOCK).undecided()
+            case Step.WAIT_FOR_MACHINE if not well:  # one that may only watch, and yet another machine builds it
+                work = work.undecided()
             case Step.WAIT_FOR_MACHINE:
                 work = work.having(Right.LEASE).undecided()
             case Step.LEASE_IF_FREE if well:
