@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 import os
 import subprocess
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -19,6 +22,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from doit_images.ci.results import shared as passes
+from doit_images.ci.results.result import Result
 from doit_images.core.base import settings
 from doit_images.core.base.errors import UserError
 from doit_images.core.engine.client import LocalImage
@@ -44,7 +49,7 @@ FINGERPRINT, DIGEST, PLATFORM = "ab" * 32, f"sha256:{'cd' * 32}", "linux/amd64"
 def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Key]:
     folder = tmp_path_factory.mktemp("keys")
     made = {}
-    for name in ("ci", "ann", "old", "new", "thief", "stranger"):
+    for name in ("ci", "ann", "old", "new", "thief", "other", "stranger"):
         signing.make_key(folder / name)
         made[name] = Key(folder / name)
     return made
@@ -59,6 +64,7 @@ def builders(keys: dict[str, Key]) -> list[Builder]:
         Builder("old", keys["old"].public, NOW - year, NOW - DAY),
         Builder("new", keys["new"].public, NOW + DAY, NOW + year),
         Builder("thief", keys["thief"].public, NOW - year, NOW + year, revoked=NOW - DAY),
+        Builder("other", keys["other"].public, NOW - year, NOW + year, may=(TESTS,)),
     ]
 
 
@@ -148,6 +154,9 @@ ATTACKS: dict[str, tuple[Callable[[dict[str, Key], str, str], list[str]], str]] 
     ),
     "of a document": (
         lambda keys, digest, number: [sign_for(keys["ci"], digest, number, about=SBOM)], "something else",
+    ),
+    "by one who may only sign other things": (
+        lambda keys, digest, number: [sign_for(keys["other"], digest, number, builder="other")], "may not sign",
     ),
     "by an expired key": (lambda keys, digest, number: [sign_for(keys["old"], digest, number, builder="old",
                           signed=int(NOW - 30 * DAY))], "has expired"),
@@ -444,6 +453,62 @@ def test_of_hundreds_of_forged_results_none_is_taken(
     sharing.forget(made[0][1])
     assert sharing.look({"again": made[0][1]}) == {}
     assert len(said) == before
+
+
+class Turned:
+    """A key that signs that tests passed where it is to sign an image, and an image where it is to sign that."""
+
+    def __init__(self, key: Key) -> None:
+        self._key, self.public = key, key.public
+
+    def sign(self, claim: Claim) -> bytes:
+        about, outcome = (TESTS, "PASSED") if claim.about == IMAGES else (IMAGES, "")
+        return self._key.sign(claim._replace(about=about, outcome=outcome))
+
+
+def test_of_hundreds_of_forged_passes_of_tests_none_is_taken(
+    store: Store, keys: dict[str, Key], builders: list[Builder]
+) -> None:
+    """Each lies where somebody looks for it, and says of itself that the tests passed on just that. 1,000 take half a
+    minute, as above."""
+    count = int(os.environ.get("FORGED_RESULTS", "200"))
+    turned: Any = {name: Turned(key) for name, key in keys.items()}
+    may = [replace(each, may=(IMAGES,)) if each.name == "other" else each for each in builders]
+    config = referrers.give_blob(store.registry, store.path, referrers.MANIFEST, b"{}")
+
+    def put(number: int) -> tuple[str, str]:
+        fingerprint = number_of(10_000 + number)
+        passed = zlib.compress(json.dumps(Result("web", fingerprint, 1.0, NOW).kept()).encode())
+        layer = referrers.give_blob(store.registry, store.path, f"{passes.KIND}+zlib", passed)
+        whole = {"schemaVersion": 2, "mediaType": referrers.MANIFEST, "config": config, "layers": [layer]}
+        text = json.dumps(whole | {"artifactType": passes.KIND}).encode()
+        store.registry.give_manifest(store.path, passes.tag_of(fingerprint), referrers.MANIFEST, text)
+        attached, why = [*ATTACKS.values()][number % len(ATTACKS)]
+        good = number > count
+        if (
+            bundles := [sign_for(turned["ci"], digest_of(text), fingerprint)]
+            if good
+            else attached(turned, digest_of(text), fingerprint)
+        ):
+            store.attach(digest_of(text), bundles)
+        return fingerprint, "" if good else why
+
+    with ThreadPoolExecutor(8) as pool:
+        made = dict(pool.map(put, range(1, count + 6)))
+    said: list[str] = []
+    machines = SimpleNamespace(share=Share(store.registry.address, False, said.append, trust_of(may)))
+    run: Any = SimpleNamespace(
+        settings=settings.Settings(cache_registry=store.registry.address), events=SimpleNamespace(say=said.append),
+        kept=functools.cache(lambda kind: kind()), part=lambda kind: machines,
+        snapshot=lambda: SimpleNamespace(platform=PLATFORM),
+    )  # fmt: skip
+    found = passes.look(run, dict.fromkeys(made, store.path))
+    assert found.keys() == {fingerprint for fingerprint, why in made.items() if not why}
+    assert len(found) == 5
+    told = {sentence.split("`")[1]: sentence for sentence in said}
+    assert len(said) == len(told) == count
+    for fingerprint, why in made.items():
+        assert not why or why in told[f"{store.path}:{passes.tag_of(fingerprint)}"], why
 
 
 class Engine:
