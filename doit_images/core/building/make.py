@@ -104,7 +104,8 @@ def _done(run: Run, name: str, work: Work, step: Step, rights: Rights) -> Work:
         case Step.TAG:
             return replace(work, ended=True) if _tag(run, decision) else work.undecided()
         case Step.PULL:
-            return replace(work, ended=True) if _pull(run, decision) else work.undecided()
+            rights[Right.LEASE].close()  # those who waited for the result may all have it now
+            return replace(work, ended=True) if _pull(run, decision) else work.without(Right.LEASE).undecided()
         case Step.WAIT_FOR_RUN:
             return _wait_for_run(run, decision, work, rights)
         case Step.WAIT_FOR_MACHINE | Step.LEASE_IF_FREE:

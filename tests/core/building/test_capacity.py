@@ -312,6 +312,21 @@ def test_what_has_to_be_built_after_all_does_not_wait_for_its_own_lease(
     assert (built, retag) == (["web"], [])
 
 
+def test_a_result_that_another_machine_shared_is_pulled_without_the_lease(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Else all that waited would pull it one after the other. One that does not come is built, with the lease."""
+    others, seen = OneLeaseEach(), list[tuple[str, int]]()
+    run, actions = run_with_room_for_one(tmp_path, others, ("web",)), [Action.PULL, Action.BUILD]
+    decision = run.decide("web")
+    vars(run).update(decide=lambda name, refresh=False: decision._replace(action=actions.pop() if actions else "build"))
+    monkeypatch.setattr(make, "_decided", lambda run, name: run.decide(name))
+    monkeypatch.setattr(make, "_pull", lambda run, decision: seen.append(("pulls", len(others.held))))
+    begin = begins_builds(monkeypatch, run, lambda name: seen.append(("builds", len(others.held))))
+    all_end(begin("web"))
+    assert seen == [("pulls", 0), ("builds", 1)]
+
+
 def turn_of(name: str) -> str:
     """What a lease on the image ``name`` is on."""
     wanted = wanted_of(made(name, fingerprint=f"{name}-f"), "linux/amd64")

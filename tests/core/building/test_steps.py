@@ -71,7 +71,9 @@ def walk(work: Work, actions: Iterator[Action], luck: Iterator[bool]) -> Iterato
                 work = replace(work.without(Right.LEASE), crowded=True)
             case Step.WAIT_FOR_CAPACITY | Step.CAPACITY_IF_FREE:
                 work = work.having(Right.CAPACITY)
-            case Step.PULL | Step.TAG if not well:
+            case Step.PULL if not well:
+                work = work.without(Right.LEASE).undecided()
+            case Step.TAG if not well:
                 work = work.undecided()
             case _:
                 work = replace(work, ended=True)
