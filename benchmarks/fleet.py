@@ -120,6 +120,11 @@ class Counted:
         self._seen.received += len(answer.body)
         return answer
 
+    def trusted_blindly(self, netloc: str) -> str:
+        """How the registry answers, as the transport's own."""
+        self._seen.requests += 1
+        return self._transport.trusted_blindly(netloc)
+
 
 class Machine:
     """One machine of the fleet, in its own process. Each round is a run: what failed in one is tried in the next."""
