@@ -462,8 +462,9 @@ class Turned:
         self._key, self.public = key, key.public
 
     def sign(self, claim: Claim) -> bytes:
-        about, outcome = (TESTS, "PASSED") if claim.about == IMAGES else (IMAGES, "")
-        return self._key.sign(claim._replace(about=about, outcome=outcome))
+        passed: dict[str, Any] = {"result": "PASSED", "configuration": []}
+        about, predicate = (TESTS, passed) if claim.about == IMAGES else (IMAGES, {})
+        return self._key.sign(claim._replace(about=about, predicate=predicate))
 
 
 def test_of_hundreds_of_forged_passes_of_tests_none_is_taken(
@@ -500,7 +501,7 @@ def test_of_hundreds_of_forged_passes_of_tests_none_is_taken(
     run: Any = SimpleNamespace(
         settings=settings.Settings(cache_registry=store.registry.address), events=SimpleNamespace(say=said.append),
         kept=functools.cache(lambda kind: kind()), part=lambda kind: machines,
-        snapshot=lambda: SimpleNamespace(platform=PLATFORM),
+        local_images=SimpleNamespace(snapshot=lambda: SimpleNamespace(platform=PLATFORM)),
     )  # fmt: skip
     found = passes.look(run, dict.fromkeys(made, store.path))
     assert found.keys() == {fingerprint for fingerprint, why in made.items() if not why}

@@ -203,7 +203,7 @@ def _leased(run: Run, decision: Decision) -> Wanted | None:
     if not (decision.builds and run.settings.redis_url and run.settings.cache_registry):
         return None
     asked = run.peers.leases.on and run.peers.results.reads
-    return wanted_of(decision.inputs, run.snapshot().platform) if asked else None
+    return wanted_of(decision.inputs, run.local_images.snapshot().platform) if asked else None
 
 
 def _lease(run: Run, decision: Decision, work: Work, rights: Rights, wait: bool) -> Work:
@@ -217,8 +217,8 @@ def _lease(run: Run, decision: Decision, work: Work, rights: Rights, wait: bool)
     except build_lock.Elsewhere:
         rights[Right.CAPACITY].close()
         return replace(work.without(Right.CAPACITY), crowded=False)
-    if prune_lock.take_again(run, _waits_for_pruning(run, decision.name)):
-        run.changed()
+    if prune_lock.take_again(run, _waits_for_pruning(run.events, decision.name)):
+        run.local_images.changed()
     return (work if again else work.having(Right.LEASE)).undecided()
 
 

@@ -318,9 +318,11 @@ def test_a_result_that_another_machine_shared_is_pulled_without_the_lease(
     """Else all that waited would pull it one after the other. One that does not come is built, with the lease."""
     others, seen = OneLeaseEach(), list[tuple[str, int]]()
     run, actions = run_with_room_for_one(tmp_path, others, ("web",)), [Action.PULL, Action.BUILD]
-    decision = run.decide("web")
-    vars(run).update(decide=lambda name, refresh=False: decision._replace(action=actions.pop() if actions else "build"))
-    monkeypatch.setattr(make, "_decided", lambda run, name: run.decide(name))
+    decision = run.planner.decide("web")
+    vars(run.planner).update(
+        decide=lambda name, refresh=False: decision._replace(action=actions.pop() if actions else "build")
+    )
+    monkeypatch.setattr(make, "_decided", lambda run, name: run.planner.decide(name))
     monkeypatch.setattr(make, "_pull", lambda run, decision: seen.append(("pulls", len(others.held))))
     begin = begins_builds(monkeypatch, run, lambda name: seen.append(("builds", len(others.held))))
     all_end(begin("web"))
