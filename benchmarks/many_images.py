@@ -16,6 +16,7 @@ import multiprocessing
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -23,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.results import Results, say
 from doit_images.core.planning.wanted import Wanted
+from doit_images.share.index import Remembered
 from doit_images.share.lease import BuildCoordinator
 from doit_images.share.share import Share
 from tests import loopback
@@ -30,8 +32,9 @@ from tests import loopback
 ABOUT = """
 What a plan asks about images that are not here, without the plan itself. The registry is a pretended one in a process
 of its own, on loopback, that answers each request after the delay of a line; a manifest has 12 layers, a configuration
-6 labels. The Redis is a real one, without a delay. `without an index` asks the registry about every image (a manifest
-and a configuration each), `with the index` finds all of them there, as the second machine of a team does.
+6 labels. The Redis is a real one, without a delay. `without an index` asks the registry about every image (what its tag
+means, a manifest and a configuration each), `known by their digests` is a machine that was told of them in an earlier
+run, and `with the index` finds all of them there, as the second machine of a team does.
 """
 
 
@@ -63,18 +66,26 @@ def main() -> None:
             share.ask_first(BuildCoordinator(url, say).index, 3600.0)
             return _asked(share, wanted)
 
-        before = registry.counts()
-        plain()
-        requests, connections = (after - at for after, at in zip(registry.counts(), before, strict=True))
-        say(f"{requests} requests on {connections} connections")
+        def known() -> float:
+            share = Share(f"localhost:{registry.port}", True, say)
+            share.memory = Remembered(folder / "answers.json", 0.0)
+            return _asked(share, wanted)
+
+        def requests(act: Callable[[], float]) -> str:
+            before = registry.counts()
+            act()
+            made, connections = (after - at for after, at in zip(registry.counts(), before, strict=True))
+            return f"{made} requests on {connections} connections"
+
+        known()  # is told of all
         indexed()  # fills it
-        times = results.measured(
-            "all of the images", {"without an index": plain, "with the index": indexed}, given.repeat
-        )
+        ways = {"without an index": plain, "known by their digests": known, "with the index": indexed}
+        notes = {way: requests(act) for way, act in ways.items()}
+        say("; ".join(f"{way}: {note}" for way, note in notes.items()))
+        times = results.measured("all of the images", ways, given.repeat)
         what = f"{given.images} images, {given.delay * 1000:.0f} ms away"
-        note = f"{requests} requests on {connections} connections"
-        results.add(f"{what}, without an index", times["without an index"], "s", 3.0, note)
-        results.add(f"{what}, with the index", times["with the index"], "s", 0.5, "one round trip")
+        for way, target in zip(ways, (3.0, 1.5, 0.5), strict=True):
+            results.add(f"{what}, {way}", times[way], "s", target, notes[way])
 
 
 def _asked(share: Share, wanted: dict[str, Wanted]) -> float:
@@ -129,11 +140,13 @@ def _serve(delay: float, pipe: Connection) -> None:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 counts[0] += 1
-                path = head.split(b" ", 2)[1].decode()
+                method, path = head.decode().split(" ", 2)[:2]
                 manifest, config, _ = _image(path.split("/")[3])
                 body = manifest if "/manifests/" in path else config
+                digest = f"Docker-Content-Digest: sha256:{hashlib.sha256(body).hexdigest()}\r\n"
                 await asyncio.sleep(delay)
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+                writer.write(f"HTTP/1.1 200 OK\r\n{digest}Content-Length: {len(body)}\r\n\r\n".encode())
+                writer.write(b"" if method == "HEAD" else body)
                 await writer.drain()
 
     def tell() -> None:

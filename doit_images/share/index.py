@@ -107,6 +107,11 @@ class Remembered:
         """What was known of these at any time, for a registry that does not answer."""
         return self._known(names, _OLDEST_SECONDS)
 
+    def digests(self) -> dict[str, SharedImage]:
+        """What was known of any image at any time, by its digest: that does not change."""
+        names = (memory.recall(self._file) or {}).keys()
+        return {image.digest: image for image in self.ever(names).values()}
+
     def keep(self, images: Mapping[str, SharedImage]) -> None:
         """Remember these, too, as said now."""
         now, before = time.time(), memory.recall(self._file) or {}

@@ -1,8 +1,8 @@
 """How does a machine log in at a registry?
 
 With what ``docker login`` left behind, credential helpers included, in the two ways that registries know: the login
-itself with each request, or a token of the registry's token server for each repository. Nothing of it is kept on disk,
-printed or put into an error.
+itself with each request, or the tokens of a token server (``tokens``). Nothing of it is kept on disk, printed or put
+into an error.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import contextlib
 import json
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 from urllib.parse import urlencode, urlsplit
@@ -21,7 +21,8 @@ from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
 from doit_images.share.no_answer import Unavailable
 from doit_images.share.reaching import HUB, HUB_LOGIN
-from doit_images.share.transport import Transport, limited, parsed
+from doit_images.share.tokens import Tokens, TokenServer
+from doit_images.share.transport import Answer, Transport, in_turn, limited
 
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 _HELPER_SECONDS = 5.0
@@ -39,34 +40,51 @@ class Credentials(NamedTuple):
 
 
 class Login:
-    """The login at the registry ``host``, whose requests go to ``base``."""
+    """The login at the registry ``host``, whose requests go to ``base``; ``soon`` are the repositories that will be
+    asked about, for which a token may be had in advance."""
 
-    def __init__(self, host: str, base: str, transport: Transport) -> None:
+    def __init__(self, host: str, base: str, transport: Transport, soon: Collection[str] = ()) -> None:
         self._host, self._base, self._transport = host, base, transport
-        self._headers: dict[str, Mapping[str, str]] = {}
-        self._lock = threading.Lock()
+        self._basic: Mapping[str, str] = {}
+        self._tokens = Tokens(self._requested, soon)
+        self._first = threading.Lock()
+        self._begun = False
 
-    def headers(self, repository: str) -> Mapping[str, str]:
-        """The headers that got an answer about this repository last."""
-        return self._headers.get(repository, {})
+    def tried(self, repository: str, once: Callable[[Mapping[str, str]], Answer]) -> Answer:
+        """The answer to a request about a repository, which is made with these headers: those that were good last, and
+        again with others where these are asked for. The very first request finds out for all how to log in. Raises
+        ``Unavailable``."""
+        if not self._begun:
+            with in_turn(self._first):
+                if not self._begun:
+                    answer = self._tried(repository, once)
+                    self._begun = True
+                    return answer
+        return self._tried(repository, once)
 
-    def answer(self, challenge: str, repository: str) -> Mapping[str, str]:
-        """The headers that answer a 401: with the login itself, or the token of a token server. ``Unavailable``."""
+    def _tried(self, repository: str, once: Callable[[Mapping[str, str]], Answer]) -> Answer:
+        used = self._basic or self._tokens.headers(repository)
+        answer = once(used)
+        if answer.status != 401:
+            return answer
+        other = self._other(answer.headers.get("WWW-Authenticate", ""), repository, used)
+        return once(other) if other != used else answer
+
+    def _other(self, challenge: str, repository: str, used: Mapping[str, str]) -> Mapping[str, str]:
+        """The headers that answer a 401 to others: with the login itself, for the whole host, or the token of a token
+        server; those that were ``used`` where there are no better. ``Unavailable``."""
         scheme = challenge.partition(" ")[0].lower()
         asked = dict(_CHALLENGE.findall(challenge))
         realm = asked.get("realm", "")
         if scheme == "basic":
-            value = _basic(self.credentials)
-        elif scheme == "bearer" and realm.startswith(("http://", "https://")):
+            self._basic = {"Authorization": _basic(self.credentials)}
+            return self._basic
+        if scheme == "bearer" and realm.startswith(("http://", "https://")):
             if urlsplit(self._base).scheme == "https" and not realm.startswith("https://"):
                 raise Unavailable("asks for the login without TLS")
-            scope = asked.get("scope") or f"repository:{repository}:pull"
-            value = f"Bearer {self._token(realm, asked.get('service', ''), scope)}"
-        else:
-            raise Unavailable("asks for an unknown kind of login")
-        with self._lock:
-            self._headers[repository] = {"Authorization": value}
-            return self._headers[repository]
+            server = TokenServer(realm, asked.get("service", ""))
+            return self._tokens.renewed(server, repository, asked.get("scope", ""), used)
+        raise Unavailable("asks for an unknown kind of login")
 
     @cached_property
     def holds(self) -> bool:
@@ -74,32 +92,20 @@ class Login:
         this machine, which comes to the same. Raises ``Unavailable``."""
         if not any(self.credentials):
             return False
-        url = f"{self._base}/v2/"
-        answer = self._transport.ask("GET", url)
-        if answer.status == 401:
-            answer = self._transport.ask("GET", url, self.answer(answer.headers.get("WWW-Authenticate", ""), ""))
-        return answer.status == 200
+        return self._tried("", lambda headers: self._transport.ask("GET", f"{self._base}/v2/", headers)).status == 200
 
-    def _token(self, realm: str, service: str, scope: str) -> str:
+    def _requested(self, server: TokenServer, scopes: Sequence[str]) -> Answer:
+        """What the token server answers to somebody with this login who asks for these scopes."""
         if self.credentials.identity:
-            form = {"grant_type": "refresh_token", "service": service, "scope": scope, "client_id": "doit-images",
-                    "refresh_token": self.credentials.identity}  # fmt: skip
+            form = {"grant_type": "refresh_token", "service": server.service, "scope": " ".join(scopes),
+                    "client_id": "doit-images", "refresh_token": self.credentials.identity}  # fmt: skip
             headers = {"Content-Type": "application/x-www-form-urlencoded"}
-            answer = self._transport.ask("POST", realm, headers, urlencode(form).encode())
-        else:
-            url = f"{realm}{'&' if '?' in realm else '?'}{urlencode({'service': service, 'scope': scope})}"
-            headers = {"Authorization": _basic(self.credentials)} if self.credentials.user else {}
-            answer = self._transport.ask("GET", url, headers)
-        if answer.status >= 500 or answer.status == 429:
-            raise Unavailable(f"has a token server that answers with status {answer.status}")
-        if answer.status >= 400:
-            raise Unavailable(f"refuses the credentials of `docker login {self._host}`")
-        with contextlib.suppress(ValueError, AttributeError):
-            given = parsed(answer.body)
-            token = given.get("token") or given.get("access_token")
-            if isinstance(token, str) and re.fullmatch(r"[\x21-\x7e]+", token):
-                return token
-        raise Unavailable("has a token server that returned no token")
+            return self._transport.ask("POST", server.realm, headers, urlencode(form).encode())
+        query = urlencode([("service", server.service), *(("scope", scope) for scope in scopes)])
+        url = f"{server.realm}{'&' if '?' in server.realm else '?'}{query}"
+        return self._transport.ask(
+            "GET", url, {"Authorization": _basic(self.credentials)} if self.credentials.user else {}
+        )
 
     @cached_property
     def credentials(self) -> Credentials:

@@ -10,75 +10,36 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode, urljoin, urlsplit
-
-import urllib3
+from urllib.parse import urlencode, urljoin, urlsplit
 
 from doit_images.core.base import platforms
 from doit_images.core.base.references import digest_of
 from doit_images.core.engine.client import image_config
 from doit_images.core.engine.labels import LABEL, translated
 from doit_images.core.planning.shared_image import SharedImage
-from doit_images.share import reaching
-from doit_images.share.login import Login
+from doit_images.share.client import ACCEPT, Client
 from doit_images.share.no_answer import NoImage, Unavailable
-from doit_images.share.transport import Answer, Body, Limits, Transport, answered, limited, parsed
+from doit_images.share.transport import answered, limited, parsed
 
-_MANIFESTS = (
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.oci.image.manifest.v1+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-    "application/vnd.docker.distribution.manifest.v2+json",
-)
 _DIGEST = re.compile(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[a-zA-Z0-9=_-]+")  # as the specification of manifests has it
-CONNECT_SECONDS, READ_SECONDS = 2.0, 5.0
 _MOVE_SECONDS, _SLOWEST = 20.0, 1_000_000  # what a blob may take: some seconds, and one for so many bytes
-_BUSY = (429, 503)
-_TRIES, _WAIT_SECONDS = 4, 0.5  # for each question, and how long the first wait is where the registry does not say
-_PAGES = 1000
-_NEXT = re.compile(r"<([^>]*)>\s*;\s*rel=\"?next\"?", re.IGNORECASE)
 _NO_IMAGE, _WRONG = "returned something that is no image", "returned a {} with the wrong digest"
-_PATIENCE = 60.0
+_NO_HEAD = (400, 405, 501)  # where only the answer to a whole question can be had
+_SEVERAL = ", "  # stands between the platforms of an index
 
 
-class Registry:
-    """The registry at ``address``: ``host[:port]`` with an optional path that all its repositories begin with.
-    ``insecure`` tells of a host elsewhere whether the engine takes it without TLS or with any certificate."""
+class Registry(Client):
+    """What a registry holds."""
 
-    def __init__(
-        self,
-        address: str,
-        connect: float = CONNECT_SECONDS,
-        read: float = READ_SECONDS,
-        insecure: Callable[[str], bool] = lambda host: False,
-    ) -> None:
-        self.address = address
-        self.host, _, self._prefix = address.partition("/")
-        self._seconds = connect + read
-        self._insecure = insecure
-        self._certificates = reaching.certificates(self.host)
-        self._transport = Transport(connect, self._certificates)
-        self.lists_referrers = True
-        """Whether it knows what is attached to a manifest, as far as that was tried (``referrers``)."""
-        self.patience = _PATIENCE
-        """Seconds that it may still ask to wait, where it is busy."""
-        self._closed_until = 0.0
-        self._lock = threading.Lock()
-
-    def repository(self, path: str) -> str:
-        """The repository of an image in this registry, as its HTTP API names it.
-
-        >>> Registry("localhost:5000/team").repository("vllm-swarm/auth")
-        'team/vllm-swarm/auth'
-        """
-        return f"{self._prefix}/{path}" if self._prefix else path
+    @cached_property
+    def known(self) -> dict[str, SharedImage]:
+        """What is known of manifests and indexes by their digests: these need not be fetched again."""
+        return {}
 
     def image(self, path: str, tag: str, platform: str) -> SharedImage | None:
         """The image of that platform under a tag; None if there is none. Of several platforms, with commas between, the
@@ -86,27 +47,56 @@ class Registry:
 
         Raises ``Unavailable`` and ``NoImage``.
         """
+        wanted = [platforms.normalise(part) for part in platform.split(_SEVERAL)]
         with self._looking():
-            return answered(lambda: self._image(self.repository(path), tag, platform))
+            return answered(lambda: self._image(self.repository(path), tag, wanted))
 
-    def _image(self, repository: str, tag: str, platform: str) -> SharedImage | None:
-        manifest, digest = self._manifest(repository, tag)
+    def _image(self, repository: str, reference: str, wanted: Sequence[str]) -> SharedImage | None:
+        """What a tag means is asked first: a registry may count a manifest that is fetched as a pull."""
+        digest = reference if ":" in reference else self._meant(repository, reference)
+        if digest is None:
+            return None
+        if ":" not in reference and (known := self._known_as(digest, wanted)):
+            return known
+        manifest, digest = self._manifest(repository, digest or reference)
         if manifest is None:
             return None
-        wanted = [platforms.normalise(part) for part in platform.split(", ")]
-        if "manifests" in manifest:
-            try:
-                listed = reversed(manifest["manifests"])  # the first of a platform wins
-                by_platform = {platforms.of(entry.get("platform") or {}): _digest(entry["digest"]) for entry in listed}
-            except (KeyError, TypeError, AttributeError, ValueError):
-                raise NoImage(_NO_IMAGE) from None
-            if not by_platform.keys() >= set(wanted):
-                return None
-            if len(wanted) > 1:
-                manifests = (self._manifest(repository, by_platform[name]) for name in wanted)
-                return _together(digest, wanted, [self._described(repository, *manifest) for manifest in manifests])
-            manifest, digest = self._manifest(repository, by_platform[wanted[0]])
-        return self._described(repository, manifest, digest) if len(wanted) == 1 else None
+        if "manifests" not in manifest:
+            return self._described(repository, manifest, digest) if len(wanted) == 1 else None
+        try:
+            listed = reversed(manifest["manifests"])  # the first of a platform wins
+            by_platform = {platforms.of(entry.get("platform") or {}): _digest(entry["digest"]) for entry in listed}
+        except (KeyError, TypeError, AttributeError, ValueError):
+            raise NoImage(_NO_IMAGE) from None
+        if not by_platform.keys() >= set(wanted):
+            return None
+        if len(wanted) == 1:
+            return self._part(repository, by_platform[wanted[0]])
+        return self._keep(_together(digest, wanted, [self._part(repository, by_platform[name]) for name in wanted]))
+
+    def _meant(self, repository: str, tag: str) -> str | None:
+        """The digest that a tag means, "" where the registry does not say; None if it does not have it."""
+        answer = self._ask("HEAD", f"/v2/{repository}/manifests/{tag}", repository, ACCEPT)
+        if answer is None or answer.status in _NO_HEAD:
+            return None if answer is None else ""
+        self._expect(answer, 200)
+        told = answer.headers.get("Docker-Content-Digest", "")
+        return told if _DIGEST.fullmatch(told) else ""
+
+    def _known_as(self, digest: str, wanted: Sequence[str]) -> SharedImage | None:
+        """What is known of this digest, where it is of as many platforms as are wanted."""
+        known = self.known.get(digest)
+        one = known is not None and _SEVERAL not in known.platform
+        return known if known and (len(wanted) == 1 if one else known.platform == _SEVERAL.join(wanted)) else None
+
+    def _keep(self, image: SharedImage | None) -> SharedImage | None:
+        if image:
+            self.known[image.digest] = image
+        return image
+
+    def _part(self, repository: str, digest: str) -> SharedImage | None:
+        """The image of one platform of an index."""
+        return self._known_as(digest, [""]) or self._described(repository, *self._manifest(repository, digest))
 
     def _described(self, repository: str, manifest: dict[str, Any] | None, digest: str) -> SharedImage | None:
         if manifest is None:
@@ -131,12 +121,7 @@ class Registry:
             labels = {str(key): str(value) for key, value in (inspected["Config"].get("Labels") or {}).items()}
         except (KeyError, TypeError, ValueError, AttributeError):
             raise NoImage(_NO_IMAGE) from None
-        return SharedImage(digest, config, known.platform, translated(labels), known.content, layers)
-
-    def ping(self, seconds: float) -> None:
-        """Wait so long for any answer at all. Raises ``Unavailable``."""
-        with limited(seconds):
-            self._transport.ask("GET", f"{self._base}/v2/")
+        return self._keep(SharedImage(digest, config, known.platform, translated(labels), known.content, layers))
 
     def tags(self, path: str) -> list[str]:
         """All tags of a repository, whole or not at all; none if there is no such repository. Raises ``Unavailable``
@@ -240,75 +225,6 @@ class Registry:
             self._expect(answer, 202)
             return True
 
-    def _expect(self, answer: Answer, status: int) -> None:
-        if answer.status in (401, 403):
-            raise Unavailable(f"refuses the credentials of `docker login {self.host}`")
-        if answer.status != status:
-            raise Unavailable(f"answers with status {answer.status}")
-
-    def _send(
-        self, method: str, place: str, repository: str, headers: Mapping[str, str] | None = None,
-        body: Body = None,
-    ) -> Answer:  # fmt: skip
-        """The answer to a request, logged in where that is asked for. ``place`` may be a whole URL that the registry
-        gave: it is never told, since it may hold a signature, and gets no login at another host."""
-        url = self._url(place)
-
-        def once(login: Mapping[str, str]) -> Answer:
-            ours = urlsplit(url)[:2] == urlsplit(self._base)[:2]
-            if not isinstance(body, bytes | None):
-                body.seek(0)
-            return self._transport.ask(method, url, {**(headers or {}), **(login if ours else {})}, body)
-
-        return self._logged_in(repository, once)
-
-    def _url(self, place: str) -> str:
-        return place if "://" in place else f"{self._base}{quote(place, safe='/:?=&%')}"
-
-    def _logged_in(self, repository: str, once: Callable[[Mapping[str, str]], Answer]) -> Answer:
-        """The answer to a request that is made with these headers of a login; again where another is asked for, and
-        where the registry is busy and asks to wait."""
-        for number in range(_TRIES):
-            self._wait_until_open()
-            answer = once(self._login.headers(repository))
-            if answer.status == 401:
-                answer = once(self._login.answer(answer.headers.get("WWW-Authenticate", ""), repository))
-            if answer.status not in _BUSY or not self._close(answer, number):
-                break
-        return answer
-
-    def rests(self, path: str, digest: str, number: int) -> bool:
-        """Wait until whoever was refused, as the registry was too busy, may ask for this manifest again, for the
-        so-and-so-many-th time, from 0: as long as it tells us to, else for longer each time. False where that is too
-        long, or it does not answer."""
-        repository, accept = self.repository(path), {"Accept": ", ".join(_MANIFESTS)}
-        try:
-            with self._looking():
-                answer = self._send("GET", f"/v2/{repository}/manifests/{digest}", repository, accept)
-        except (Unavailable, NoImage):
-            return False
-        if answer.status in _BUSY or not self._close(Answer(429), number):
-            return False
-        self._wait_until_open()
-        return True
-
-    def _close(self, answer: Answer, number: int) -> bool:
-        """Ask nothing for as long as a busy registry wishes, this thread or another; false if that is too long."""
-        seconds, now = _asked_to_wait(answer, number), time.monotonic()
-        with self._lock:
-            more = now + seconds - max(now, self._closed_until)
-            if number == _TRIES - 1 or more > self.patience:
-                return False
-            if more > 0:
-                self.patience -= more
-                self._closed_until = now + seconds
-        return True
-
-    def _wait_until_open(self) -> None:
-        if (seconds := self._closed_until - time.monotonic()) > 0:
-            with self._looking() as limits:
-                limits.rest(seconds)
-
     def _manifest(self, repository: str, reference: str) -> tuple[dict[str, Any] | None, str]:
         text = self._content(repository, "manifests", reference)
         if text is None:
@@ -324,64 +240,11 @@ class Registry:
     def _content(self, repository: str, kind: str, reference: str) -> bytes | None:
         """The bytes of one of the ``manifests`` or ``blobs``; None if the registry does not have it. ``NoImage`` if
         they are of another digest than the reference; a tag may mean anything."""
-        accept = ", ".join(_MANIFESTS) if kind == "manifests" else "*/*"
+        accept = ACCEPT if kind == "manifests" else "*/*"
         answer = self._get(f"/v2/{repository}/{kind}/{reference}", repository, accept)
         if answer and ":" in reference and digest_of(answer.body) != reference:
             raise NoImage(_WRONG.format(kind.removesuffix("s")))
         return answer.body if answer else None
-
-    def _get(self, path: str, repository: str, accept: str = "*/*") -> Answer | None:
-        """The answer to a question; None if the registry does not have it. Some refuse to say of what is not there
-        that it is not there: to somebody who is logged in that is the same."""
-        with self._looking():
-            answer = self._send("GET", path, repository, {"Accept": accept})
-            if answer.status == 404 or (answer.status in (401, 403) and self._login.holds):
-                return None
-        self._expect(answer, 200)
-        return answer
-
-    def _pages(self, path: str, repository: str, accept: str = "*/*") -> Iterator[Answer]:
-        """The answers to a question that come in pages, as the specification allows and hosted registries do (the
-        header ``Link``, RFC 8288); none where the registry does not have it. ``Unavailable`` where it cannot be had
-        whole."""
-        for number in range(_PAGES):
-            answer = self._get(path, repository, accept)
-            if answer is None and not number:
-                return
-            if answer is None:
-                raise Unavailable("did not return the next page of a list")
-            yield answer
-            link = _NEXT.search(answer.headers.get("Link", ""))
-            if not link:
-                return
-            # Of the address that it names only what stands behind the host: a proxy may stand before the registry.
-            place = urlsplit(urljoin(f"{self._base}{path}", link[1]))
-            path = f"{place.path}?{place.query}"
-        raise Unavailable(f"returned more than {_PAGES} pages of one list")
-
-    def _looking(self) -> AbstractContextManager[Limits]:
-        """For the block: the limits of one look-up; within another one, its."""
-        return limited(self._seconds)
-
-    @cached_property
-    def _base(self) -> str:
-        host = reaching.api_host(self.host)
-        if any(self._certificates) or not (reaching.on_loopback(host) or self._insecure(self.host)):
-            return f"https://{host}"
-        with self._looking():
-            return f"{self._transport.trusted_blindly(host)}://{host}"
-
-    @cached_property
-    def _login(self) -> Login:
-        return Login(self.host, self._base, self._transport)
-
-
-def _asked_to_wait(answer: Answer, number: int) -> float:
-    """The seconds that a busy registry asks to wait before the next question."""
-    try:
-        return urllib3.Retry().parse_retry_after(answer.headers.get("Retry-After", ""))
-    except (urllib3.exceptions.InvalidHeader, ValueError, TypeError, OverflowError):
-        return float(_WAIT_SECONDS * 2**number)
 
 
 def _joined(base: str, location: str, digest: str) -> str:
@@ -409,12 +272,12 @@ def _size(value: Any) -> int:
     return value
 
 
-def _together(digest: str, wanted: list[str], parts: list[SharedImage | None]) -> SharedImage | None:
+def _together(digest: str, wanted: Sequence[str], parts: list[SharedImage | None]) -> SharedImage | None:
     """The index of these images, one for each platform; without labels where they are not of one build."""
     images = [part for part in parts if part]
-    if [part.platform for part in images] != wanted:
+    if [part.platform for part in images] != [*wanted]:
         return None
     ours = [{key: value for key, value in part.labels.items() if key.startswith(LABEL)} for part in images]
     labels = images[0].labels if all(marks == ours[0] for marks in ours) else {}
     layers = {layer: size for part in images for layer, size in part.layers.items()}
-    return SharedImage(digest, "", ", ".join(wanted), labels, digest, layers)
+    return SharedImage(digest, "", _SEVERAL.join(wanted), labels, digest, layers)

@@ -83,6 +83,8 @@ class Share:
 
         registry = Registry(self.address, insecure=_insecure)
         registry.patience = self.patience
+        if self.memory:
+            registry.known.update(self.memory.digests())
         return registry
 
     def ask_first(self, index: Index, seconds: float) -> None:
@@ -152,6 +154,7 @@ class Share:
         asked = [name for key, name in names.items() if key not in self._direct]
         indexed = self._index.shared(asked)
         self._recalled.difference_update(names)
+        self.registry.expect(image.path for image in todo.values())
         with ThreadPoolExecutor(min(_AT_ONCE, len(todo))) as pool:
             answers = pool.map(lambda image: self._ask(image, indexed.get(names[image.key])), todo.values())
             for image, shared_image in zip(todo.values(), answers, strict=True):
@@ -359,9 +362,14 @@ class Share:
         shared_image = self.registry.image(wanted.path, wanted.tag, wanted.platform)
         if shared_image is None or not self.trust.need:
             return shared_image, ""
+        kept, doubt = self._judge(wanted, shared_image, shared_image.signatures.values())
+        if not doubt:  # what was good once is not asked for again, but judged again
+            return kept, ""
         attached = signatures.bundles(self.registry, wanted.path, shared_image.digest)
         shared_image, doubt = self._judge(wanted, shared_image, attached)
-        if doubt:
+        if not doubt:
+            self.registry.known[shared_image.digest] = shared_image
+        else:
             self._doubted[wanted.key] = shared_image
             sentence = f"`{wanted.path}:{wanted.tag}` of {self.address} is not taken: {doubt}"
             with self._lock:

@@ -107,6 +107,21 @@ def in_time(act: Callable[[], Result], limits: Limits) -> Result:
     return result.result()
 
 
+@contextlib.contextmanager
+def in_turn(lock: threading.Lock) -> Iterator[None]:
+    """Hold a lock for the block, once it can be had, within the limits of the block around it. Raises ``Unavailable``
+    and ``Stopped``."""
+    while not lock.acquire(timeout=_SLICE_SECONDS):
+        try:
+            _current.get().left()
+        except TimeoutError:
+            raise Unavailable("does not answer in time", silent=True) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 @dataclass(frozen=True)
 class Answer:
     """What a server answered. ``body`` is empty where it went into a file."""

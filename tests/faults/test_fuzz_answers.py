@@ -26,8 +26,7 @@ from doit_images.core.inputs.fingerprint import BuildInputs
 from doit_images.core.inputs.image_configs import ImageConfigCache
 from doit_images.core.inputs.resolver import InputResolver
 from doit_images.core.planning import checkouts, reasons, record
-from doit_images.share import registry as registry_module
-from doit_images.share import transport
+from doit_images.share import client, transport
 from doit_images.share.index import Index
 from doit_images.share.no_answer import NoImage, Unavailable
 from doit_images.share.redis_client import Store
@@ -138,7 +137,7 @@ STATUS = st.sampled_from([200, 200, 200, 200, 401, 404, 429, 500])
 @pytest.fixture(scope="module")
 def no_rests() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry_module, "_PATIENCE", 0.0)
+        patch.setattr(client, "_PATIENCE", 0.0)
         patch.setattr(transport, "_PAUSES", ())
         yield
 

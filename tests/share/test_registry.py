@@ -56,6 +56,7 @@ class Fake:
     def __init__(self) -> None:
         self.answer: Callable[[BaseHTTPRequestHandler], tuple[int, dict[str, str], bytes]] = self.good
         self.seen: list[tuple[str, str]] = []
+        self.methods: list[tuple[str, str]] = []
         self.connections = 0
         fake = self
 
@@ -68,6 +69,7 @@ class Fake:
 
             def do_GET(self) -> None:
                 fake.seen.append((self.path, self.headers.get("Authorization", "")))
+                fake.methods.append((self.command, self.path))
                 status, headers, body = fake.answer(self)
                 self.send_response(status)
                 for key, value in headers.items():
@@ -75,7 +77,9 @@ class Fake:
                 self.send_header("Content-Length", str(len(body)))
                 with contextlib.suppress(ConnectionError):  # whoever has heard enough hangs up
                     self.end_headers()
-                    self.wfile.write(body)
+                    self.wfile.write(b"" if self.command == "HEAD" else body)
+
+            do_HEAD = do_GET  # noqa: N815  as http.server calls it
 
             def log_message(self, *args: object) -> None:
                 pass
@@ -86,8 +90,8 @@ class Fake:
         self.address = f"localhost:{self.server.server_port}"
 
     def good(self, request: BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes]:
-        if request.path == "/v2/app/auth/manifests/in-1":
-            return 200, {}, json.dumps(MANIFEST).encode()
+        if request.path in (f"/v2/app/auth/manifests/{name}" for name in ("in-1", digest_of(MANIFEST))):
+            return 200, {"Docker-Content-Digest": digest_of(MANIFEST)}, json.dumps(MANIFEST).encode()
         if request.path == f"/v2/app/auth/blobs/{digest_of(CONFIG)}":
             return 200, {}, json.dumps(CONFIG).encode()
         return 404, {}, b"{}"
@@ -320,7 +324,7 @@ def test_an_endless_token_is_given_up(fake: Fake) -> None:
 
 
 def test_a_run_that_is_stopped_waits_for_no_registry(fake: Fake) -> None:
-    """SIGTERM while eight look-ups wait, each in a thread."""
+    """SIGTERM while a look-up waits for the registry, and 19 for that one, each in a thread."""
     fake.answer = drips("headers")
     code = (
         "import sys\nfrom doit_images.core.base import commands\nfrom doit_images.share.share import Share\n"
@@ -330,7 +334,7 @@ def test_a_run_that_is_stopped_waits_for_no_registry(fake: Fake) -> None:
         "share.look({str(number): Wanted(f'app/{number}', 'ab' * 32, 'linux/amd64') for number in range(20)})\n"
     )
     with subprocess.Popen([sys.executable, "-c", code, fake.address], cwd=ROOT) as process:
-        until(lambda: len(fake.seen) >= 8)
+        until(lambda: len(fake.seen) > 0)
         process.terminate()
         assert process.wait(patience()) == 128 + signal.SIGTERM
 
@@ -340,7 +344,7 @@ def test_a_busy_registry_is_asked_again_when_it_wishes(fake: Fake, status: int) 
     answers = [(status, {"Retry-After": "0"}, b"busy")]
     fake.answer = lambda request: answers.pop() if answers else fake.good(request)
     assert Registry(fake.address).image("app/auth", "in-1", "linux/amd64")
-    assert len(fake.seen) == 3
+    assert len(fake.seen) == 4
 
 
 def test_a_busy_registry_is_left_alone_for_as_long_as_it_asks_for_by_all(
@@ -435,7 +439,7 @@ def test_few_connections_are_used_again_and_again(fake: Fake) -> None:
     for _ in range(4):
         assert registry.image("app/auth", "in-1", "linux/amd64")
         assert registry.image("app/auth", "in-2", "linux/amd64") is None
-    assert (len(fake.seen), fake.connections) == (12, 2), "and one to see that it speaks no TLS"
+    assert (len(fake.seen), fake.connections) == (10, 1)
 
 
 def test_a_registry_that_is_started_again_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -561,7 +561,11 @@ def test_what_is_pushed_is_signed_and_one_more_request_is_all_that_a_reader_need
     )
     reader.registry.lists_referrers = store.registry.lists_referrers = False  # as after its first image
     assert reader.look({"": wanted})[""].digest == digest
-    assert [path.split("/")[4] for path in asked] == ["manifests", "blobs", "manifests"]
+    assert [path.split("/")[4] for path in asked] == ["manifests", "manifests", "blobs", "manifests"]
+    asked.clear()
+    reader.forget(wanted)
+    assert reader.look({"": wanted})[""].digest == digest
+    assert len(asked) == 1, "what was good is judged again, and not fetched again"
     # What another machine pushed meanwhile is not signed.
     other = Wanted("app/one", number_of(-2), PLATFORM)
     store.image(-2, other.tag)
