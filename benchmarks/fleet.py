@@ -33,7 +33,7 @@ from doit_images.core.buildkit.oci_transfer import blob_of
 from doit_images.core.engine.labels import FINGERPRINT
 from doit_images.core.planning.shared_image import SharedImage
 from doit_images.core.planning.wanted import Wanted
-from doit_images.share import transfer
+from doit_images.share import transfer, travel
 from doit_images.share.index import Made
 from doit_images.share.lease import BuildCoordinator
 from doit_images.share.share import Share
@@ -180,7 +180,7 @@ class Machine:
                 self._pull(share, image, offer, seen)
             elif coordinator.lost(image.turn):
                 seen.not_pushed += 1
-            elif not share._moved(lambda: transfer.push(share.registry, image.path, [image.tag], whole)):
+            elif not travel.moved(lambda: transfer.push(share.registry, image.path, [image.tag], whole)):
                 share.forget(image)
                 share.look({"": image})
                 coordinator.index.publish({image.fingerprint: Made(whole.digest, 0.3, 1)})
@@ -208,7 +208,7 @@ class Machine:
 
     def _pull(self, share: Share, image: Wanted, offer: SharedImage, seen: Seen) -> bool:
         layout = self._folder / "pulled"
-        problem = share._moved(lambda: self._take(share, image, offer, layout))
+        problem = travel.moved(lambda: self._take(share, image, offer, layout))
         if problem:
             return False
         config = json.loads(blob_of(layout, offer.config).read_bytes())

@@ -10,6 +10,7 @@ from doit_images.core.base import commands
 from doit_images.core.engine.client import Engine
 from doit_images.core.engine.endpoint import leading_to
 from doit_images.share.circuit_breaker import LOOK_SECONDS, HealthCheck
+from doit_images.share.no_answer import told
 
 _SLOWEST = 1_000_000  # bytes a second below which building is taken to be the faster way
 _GRACE_SECONDS = 20.0
@@ -38,7 +39,7 @@ def moved(
             return ""
         restarts = number == 0 and _RESTARTS.search(done.why) and not health.fails()
         if not restarts and not (_BUSY.search(done.why) and rests(number)):
-            return _reason(done.why)
+            return told(done.why)
     raise AssertionError("it never ends without an answer")
 
 
@@ -51,8 +52,3 @@ def watched(argv: Sequence[str], environ: Mapping[str, str], seconds: float, hea
             if not piece and health.fails():
                 process.stop()
     return commands.Done(process.returncode, output, "", environ)
-
-
-def _reason(why: str) -> str:
-    # Registries put URLs with signatures into their errors.
-    return re.sub(r"https?://\S+", "…", why)[:200].rstrip(" .:…")

@@ -14,8 +14,8 @@ import urllib3
 
 from doit_images.share import reaching
 from doit_images.share.login import Login
-from doit_images.share.no_answer import NoImage, Unavailable
-from doit_images.share.transport import Answer, Body, Limits, Transport, limited
+from doit_images.share.no_answer import NoImage, Unavailable, told
+from doit_images.share.transport import Answer, Body, Limits, Transport, limited, parsed
 
 ACCEPT = ", ".join(
     f"application/vnd.{kind}+json"
@@ -81,7 +81,7 @@ class Client:
         if answer.status in (401, 403):
             raise Unavailable(f"refuses the credentials of `docker login {self.host}`")
         if answer.status != status:
-            raise Unavailable(f"answers with status {answer.status}")
+            raise Unavailable(f"answers with status {answer.status}{_reason(answer)}")
 
     def _send(
         self, method: str, place: str, repository: str, headers: Mapping[str, str] | None = None,
@@ -203,6 +203,16 @@ class Client:
     @cached_property
     def _login(self) -> Login:
         return Login(self.host, self._base, self._transport, self._soon)
+
+
+def _reason(answer: Answer) -> str:
+    """Why a registry refuses what it was asked, in its own words."""
+    try:
+        error = parsed(answer.body)["errors"][0] if 400 <= answer.status < 500 else {}
+        words = [word for word in (error.get("code"), error.get("message")) if isinstance(word, str)]
+    except (ValueError, LookupError, TypeError, AttributeError):
+        words = []
+    return f" ({told(': '.join(words))})" if words else ""
 
 
 def _asked_to_wait(answer: Answer, number: int) -> float:

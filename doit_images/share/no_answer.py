@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 class Unavailable(Exception):
     """The registry does not answer, not in time, or refuses; the sentence goes on from "the registry …".
@@ -16,3 +18,8 @@ class Unavailable(Exception):
 
 class NoImage(Exception):
     """What the registry has under a name is no image that could be used; the rest of it may be good."""
+
+
+def told(why: str) -> str:
+    """What a registry says, as it may be repeated: registries put URLs with signatures into their errors."""
+    return re.sub(r"https?://\S+", "…", why)[:200].rstrip(" .:…")

@@ -10,15 +10,13 @@ being there.
 
 from __future__ import annotations
 
-import re
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from doit_images.core.base import platforms
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.settings import Settings
 from doit_images.core.engine import temporary_tag
@@ -26,7 +24,7 @@ from doit_images.core.engine.client import Engine, Gone, LocalImage
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning.shared_image import SharedImage
 from doit_images.core.planning.wanted import Wanted, all_wanted
-from doit_images.share import by_docker, reaching, signatures, trusted
+from doit_images.share import reaching, signatures, travel, trusted
 from doit_images.share.circuit_breaker import CircuitBreaker, HealthCheck
 from doit_images.share.index import Index
 from doit_images.share.no_answer import NoImage, Unavailable
@@ -39,10 +37,6 @@ if TYPE_CHECKING:
     from doit_images.share.transfer import Whole
 
 _AT_ONCE = 24  # requests side by side, each on a connection that is kept
-# What the engine says when it is the image that is wrong: a layer is gone, or is not what its digest says.
-_DAMAGED = re.compile(r"(blob|manifest) unknown|unknown (blob|manifest)|not found|verification failed", re.I)
-# What it says when it is not to be pushed to, which it will say again.
-_FORBIDDEN = re.compile(r"denied|unauthorized|forbidden|authentication required|refuses the credentials", re.I)
 
 
 class Share:
@@ -87,6 +81,10 @@ class Share:
             registry.known.update(self.memory.digests())
         return registry
 
+    @cached_property
+    def _travel(self) -> travel.Travel:
+        return travel.Travel(self.registry, self._health)
+
     def ask_first(self, index: Index, seconds: float) -> None:
         """From now on ask the index before the registry, whose answers are kept there for so long."""
         self._index, self._index_seconds = index, seconds
@@ -94,7 +92,8 @@ class Share:
     @property
     def reads(self) -> bool:
         """Whether there is a registry, and it gives what it has, as far as that was tried."""
-        able = bool(self.address) and not self._health.gone and not self._pulls.open
+        able = bool(self.address) and self.trust is not trusted.NOBODY
+        able = able and not self._health.gone and not self._pulls.open
         return able and not (self._looks.open and not any(self._known.values()))
 
     @property
@@ -180,12 +179,12 @@ class Share:
             return ""
         ref = f"{self.address}/{wanted.path}@{shared_image.digest}"
         temporary_tag.borrow(engine, ref)
-        problem = self._fetched(wanted, shared_image, engine, layout)
+        problem = self._travel.fetch(wanted, shared_image, engine, layout)
         if not problem:
             self._pulls.good()
             return ref
         temporary_tag.give_back(engine, ref)
-        damaged = bool(_DAMAGED.search(problem))  # which says nothing of other images
+        damaged = travel.damaged(problem)
         if not damaged and self._health.fails():
             return ""
         if wanted.key in self._indexed:  # the registry may have another by now
@@ -202,22 +201,6 @@ class Share:
             what = f"`{wanted.path}:{wanted.tag}` cannot be pulled from {self.address}"
             self._say(f"{what}, so this machine does without: {problem}")
         return ""
-
-    def _fetched(self, wanted: Wanted, shared_image: SharedImage, engine: Engine, layout: Path | None) -> str:
-        """Let an image come; returns what is wrong, "" if nothing is."""
-        some, problem = wanted.platform.split(", "), ""
-        if layout:
-            from doit_images.share import transfer  # most images are of one platform
-
-            digest = shared_image.digest
-            problem = self._moved(lambda: transfer.fetch(self.registry, wanted.path, digest, layout))
-            some = [platforms.chosen(some, engine.snapshot().platform)]
-        ref, rests = f"{self.address}/{wanted.path}@{shared_image.digest}", self.registry.rests
-        for platform in some:
-            argv = ["docker", "pull", "--quiet", "--platform", platform, ref]
-            again = partial(rests, wanted.path, shared_image.digest)
-            problem = problem or self._docker(argv, engine, shared_image.size, again)
-        return problem
 
     def _still(self, wanted: Wanted, shared_image: SharedImage) -> bool:
         """Whether the registry still holds what an earlier run was told: by now there may be another, or none."""
@@ -250,40 +233,31 @@ class Share:
         # What is there already, but for the signature, is only signed.
         there = signatures.is_just(self._doubted.get(wanted.key), content, local_image)
         try:
-            problem = "" if there else self._sent(wanted, local_image, engine, (wanted.tag, *also), whole)
+            problem = "" if there else self._travel.send(wanted, local_image, engine, (wanted.tag, *also), whole)
         except Gone as error:
             self._say(f"`{wanted.path}:{wanted.tag}` is not shared: {error}")
             return None
-        if problem:
-            if self._health.fails():
-                return None
-            # What is not taken in time is not taken of another image either, after as long a wait.
-            if self._pushes.bad(at_once=bool(_FORBIDDEN.search(problem) or problem.startswith(by_docker.LATE))):
-                self._tell(f"takes nothing ({problem})", "results of this run are not shared")
-            else:
-                self._say(f"`{wanted.path}:{wanted.tag}` could not be pushed to {self.address}: {problem}")
+        if travel.stays(problem):
+            self._tell(f"has tags that are immutable ({problem})", "what is there stays", once=True)
+        elif problem:
+            self._not_pushed(wanted, problem)
             return None
         self._pushes.good()
         self.forget(wanted)
         signed = self._signed(wanted, local_image, content) if self.trust.need else None
         return self.look({"": wanted}).get("") or signed
 
-    def _sent(
-        self, wanted: Wanted, local_image: LocalImage, engine: Engine, tags: Sequence[str],
-        whole: Whole | None,
-    ) -> str:  # fmt: skip
-        """Push an image under these tags; returns what is wrong, "" if nothing is."""
-        if whole:
-            from doit_images.share import transfer
-
-            return self._moved(lambda: transfer.push(self.registry, wanted.path, tags, whole))
-        for tag in tags:
-            ref = f"{self.address}/{wanted.path}:{tag}"
-            with temporary_tag.lent(engine, local_image.id, ref):
-                problem = self._docker(["docker", "push", "--quiet", ref], engine, local_image.size)
-            if problem:
-                return problem
-        return ""
+    def _not_pushed(self, wanted: Wanted, problem: str) -> None:
+        """What a push came to that came to nothing."""
+        what = f"`{wanted.path}:{wanted.tag}` could not be pushed to {self.address}: {problem}"
+        if advice := travel.to_create(problem, self.address, self.registry.repository(wanted.path)):
+            self._say(f"{what}: {advice}")  # other images have other repositories
+        elif self._health.fails():
+            return
+        elif self._pushes.bad(at_once=travel.lasts(problem)):
+            self._tell(f"takes nothing ({problem})", "results of this run are not shared")
+        else:
+            self._say(what)
 
     def _signed(self, wanted: Wanted, local_image: LocalImage, content: str) -> SharedImage | None:
         """Sign what the registry holds, if it is what was built here: whoever may push may have pushed something else
@@ -303,15 +277,6 @@ class Share:
             self._say(f"`{wanted.path}:{wanted.tag}` could not be signed: {error}")
             return None
         return held
-
-    def _moved(self, move: Callable[[], None]) -> str:
-        """Let blobs travel; returns what is wrong, "" if nothing is."""
-        try:
-            move()
-        except (Unavailable, NoImage) as error:
-            late = isinstance(error, Unavailable) and error.silent
-            return f"{by_docker.LATE} time: it {error}" if late else f"it {error}"
-        return ""
 
     def _name(self, key: tuple[str, str]) -> str:
         """What an image is called in an index."""
@@ -389,9 +354,6 @@ class Share:
         so = "images are built here instead, and not shared"
         self._say(f"the shared registry {self.address} does not answer any more: {so}")
 
-    def _docker(self, argv: Sequence[str], engine: Engine, size: int, *rests: Callable[[int], bool]) -> str:
-        return by_docker.moved(argv, engine, size, self._health, *rests)
-
 
 def of(
     settings: Settings, say: Callable[[str], None], index: Index | None = None, memory: Remembered | None = None
@@ -400,6 +362,8 @@ def of(
     Raises ``UserError`` for a list of trusted builders that is not one."""
     address = settings.cache_registry
     share = Share(address, settings.cache_write, say, trusted.of(settings) if address else trusted.EVERYBODY)
+    if share.trust is trusted.NOBODY:
+        say(": ".join(trusted.undecided(address)))
     index, memory = (None, None) if settings.registry_only else (index, memory)  # it alone can say what it keeps
     if index and address:
         share.ask_first(index, settings.cache_ask)

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.settings import Settings, root
-from doit_images.share import signing
+from doit_images.share import reaching, signing
 from doit_images.share.signing import IMAGES, PREDICATES
 
 if TYPE_CHECKING:
@@ -155,6 +155,8 @@ class Trust:
 
     def cannot_sign_of(self, about: str) -> str:
         """The same of results of any kind."""
+        if self is NOBODY:
+            return "nobody has said whose results count"
         if not self.need:
             return ""
         if self._file is None and not self._keyless.name:
@@ -255,6 +257,8 @@ def _forbidden(builder: Builder, about: str) -> str:
 
 
 EVERYBODY = Trust(0)
+NOBODY = Trust(0)
+"""Where nobody has said yet whose results count: none is read, and none is shared."""
 
 
 def of(settings: Settings) -> Trust:
@@ -264,6 +268,9 @@ def of(settings: Settings) -> Trust:
     keyless = settings.share_key.removeprefix(KEYLESS) if settings.share_key.startswith(KEYLESS) else ""
     key = Path(settings.share_key).expanduser() if settings.share_key and not keyless else None
     listed = settings.share_builders or file.is_file()
+    host = settings.cache_registry.partition("/")[0]
+    if host and not (settings.share_trust or settings.share_key or listed or reaching.on_loopback(host)):
+        return NOBODY
     wanted = settings.share_trust or (SIGNED if settings.share_key or listed else ANYBODY)
     if wanted == ANYBODY:
         return EVERYBODY
@@ -320,6 +327,13 @@ def _list_for(settings: Settings, name: str, days: int) -> Path:
 def anybody(address: str) -> str:
     """What it means to trust everybody."""
     return f"whoever may push to {address} decides what is pulled from there, as nothing has to be signed"
+
+
+def undecided(address: str) -> tuple[str, str]:
+    """What it means that nobody has said whose results count, and what to do about it."""
+    said = f"results of {address} are not read, and none are pushed there, as nobody has said whose count"
+    signed, anything = "`doit share_key NAME` begins a list of who signs them", "takes what anybody may push"
+    return said, f"{signed}; `echo SHARE_TRUST={ANYBODY} >> .env` {anything}"
 
 
 def read(file: Path) -> list[Builder]:

@@ -143,8 +143,9 @@ def _trust(settings: Settings) -> Iterator[Finding]:
         trust = trusted.of(settings)
         unsigned = settings.cache_write and trust.cannot_sign
     except UserError as error:
-        yield Finding("trust", Verdict.FAIL, error.sentence, error.remedy)
-        return
+        return Finding("trust", Verdict.FAIL, error.sentence, error.remedy)
+    if trust is trusted.NOBODY:
+        return Finding("trust", Verdict.WARN, *trusted.undecided(settings.cache_registry))
     if not trust.need:
         yield Finding("trust", Verdict.WARN, trusted.anybody(settings.cache_registry), "doit share_key NAME")
     elif unsigned:

@@ -21,7 +21,7 @@ from doit_images.core.base import commands, settings
 from doit_images.core.base.errors import UserError
 from doit_images.core.engine.client import LocalImage
 from doit_images.core.planning.wanted import Wanted
-from doit_images.share import keyless, signatures, signing, trusted
+from doit_images.share import by_docker, keyless, signatures, signing, trusted
 from doit_images.share.keyless import Sigstore
 from doit_images.share.share import Share
 from doit_images.share.signing import Claim, NotSigned
@@ -308,7 +308,7 @@ def test_what_is_pushed_is_signed_by_the_identity(
     writer = Share(store.registry.address, True, said.append, machine(instance, config))
     held = store.registry.image(store.path, wanted.tag, PLATFORM)
     assert held is not None
-    monkeypatch.setattr(Share, "_docker", lambda *words: pytest.fail("it is there"))
+    monkeypatch.setattr(by_docker, "moved", lambda *words: pytest.fail("it is there"))
     assert writer.look({"": wanted}) == {}
     assert writer.push(wanted, LocalImage("id", labels=LABELS), Engine(held.content)) is None
     assert "could not be signed: this machine has no identity token" in said[-1]

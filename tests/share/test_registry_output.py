@@ -75,7 +75,8 @@ class SeemingRun:
         self.held: dict[str, SharedImage | None] = {"app/base": SHARED_BASE, "app/app": after.offer}
         self.pushed: SharedImage | None = None
         vars(self.share)["registry"] = SimpleNamespace(
-            image=lambda path, reference, _: self.pushed if ":" in reference else self.held[path]
+            image=lambda path, reference, _: self.pushed if ":" in reference else self.held[path],
+            expect=lambda paths: None,
         )
         self.built: Callable[[str], None] = self.noted.append
         self.engine: Any = None

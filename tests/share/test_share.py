@@ -35,11 +35,10 @@ from doit_images.core.planning.wanted import Wanted, wanted_of
 from doit_images.core.run import Parts, Run
 from doit_images.share import by_docker, circuit_breaker, lease, publish, registry, transfer
 from doit_images.share import share as share_module
-from doit_images.share.by_docker import _reason
 from doit_images.share.connection import Machines
 from doit_images.share.index import Remembered
 from doit_images.share.lease import BuildCoordinator
-from doit_images.share.no_answer import NoImage, Unavailable
+from doit_images.share.no_answer import NoImage, Unavailable, told
 from doit_images.share.registry import Registry
 from doit_images.share.share import Share
 from doit_images.share.transfer import Whole
@@ -674,8 +673,8 @@ def test_what_the_registry_says_is_told_without_the_urls_that_it_signed(
         "error pulling: GET … denied denied"
     )
     assert len(sentence) < 310
-    assert _reason("… denied: see https://a/b?c=HUSH.") == "… denied: see"
-    assert _reason("x" * 201) == "x" * 200
+    assert told("… denied: see https://a/b?c=HUSH.") == "… denied: see"
+    assert told("x" * 201) == "x" * 200
 
 
 def test_a_pull_and_a_push_may_take_as_long_as_a_slow_line_needs_for_their_bytes(

@@ -29,7 +29,7 @@ from doit_images.core.base.errors import UserError
 from doit_images.core.engine.client import LocalImage
 from doit_images.core.planning.shared_image import SharedImage
 from doit_images.core.planning.wanted import Wanted
-from doit_images.share import referrers, share, signatures, signing, transfer, trusted
+from doit_images.share import by_docker, referrers, share, signatures, signing, transfer, trusted
 from doit_images.share.no_answer import NoImage
 from doit_images.share.registry import Registry
 from doit_images.share.share import Share
@@ -313,6 +313,38 @@ def test_what_is_trusted_by_default(keys: dict[str, Key], tmp_path: Path, monkey
         settings.load(tmp_path, {"SHARE_TRUST": "everybody"})
 
 
+@pytest.mark.parametrize(
+    ("address", "given", "reads"),
+    [
+        ("registry.example.org/team", {}, False),
+        ("localhost.example.org:5000", {}, False),
+        ("10.0.0.7:5000", {}, False),
+        ("registry.example.org/team", {"share_trust": "any"}, True),
+        ("localhost:5000/team", {}, True),
+        ("127.0.0.2:5000", {}, True),
+        ("[::1]:5000", {}, True),
+        ("registry.example.org", "list", True),
+    ],
+)
+def test_results_from_elsewhere_count_once_somebody_said_whose(
+    keys: dict[str, Key], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, given: Any, reads: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if given == "list":
+        given = {}
+        (tmp_path / trusted.LIST).write_text(trusted.entry("ci", {"key": keys["ci"].public}, 9, NOW))
+    said: list[str] = []
+    chosen = settings.Settings(cache_registry=address, **given)
+    one = share.of(chosen, said.append)
+    wanted = Wanted("one", number_of(1), PLATFORM)
+    assert (one.reads, one.unasked({"": wanted}) == {}, len(said)) == (reads, not reads, 0 if reads else 1)
+    if not reads:
+        assert (one.look({"": wanted}), one.writes, one.writes_of(TESTS)) == ({}, False, False)
+        assert all(word in said[0] for word in (address, "`doit share_key NAME`", "`echo SHARE_TRUST=any >> .env`"))
+        finding = doctor._trust(chosen)
+        assert (finding.verdict, finding.detail, finding.remedy) == ("warn", *trusted.undecided(address))
+
+
 def test_doctor_says_who_is_trusted(tmp_path: Path) -> None:
     def found(**given: str) -> tuple[str, str]:
         finding, *_ = doctor._trust(settings.Settings(cache_registry="reg:5000", **given))
@@ -550,7 +582,7 @@ def test_what_is_pushed_is_signed_and_one_more_request_is_all_that_a_reader_need
     content = store.registry.image("app/one", wanted.tag, PLATFORM)
     assert content is not None
     assert writer.look({"": wanted}) == {}
-    monkeypatch.setattr(Share, "_docker", lambda *words: pytest.fail("it is there"))
+    monkeypatch.setattr(by_docker, "moved", lambda *words: pytest.fail("it is there"))
     pushed = writer.push(wanted, LocalImage("id", labels=LABELS), Engine(content.content))
     assert pushed is not None
     assert pushed.digest == digest
@@ -569,7 +601,7 @@ def test_what_is_pushed_is_signed_and_one_more_request_is_all_that_a_reader_need
     # What another machine pushed meanwhile is not signed.
     other = Wanted("app/one", number_of(-2), PLATFORM)
     store.image(-2, other.tag)
-    monkeypatch.setattr(Share, "_docker", lambda *words: "")
+    monkeypatch.setattr(by_docker, "moved", lambda *words: "")
     assert writer.push(other, LocalImage("id", labels=LABELS), Engine("another")) is None
     assert reader.look({"": other}) == {}
     # Where two must agree, the first one's is there, and not taken.
@@ -578,7 +610,7 @@ def test_what_is_pushed_is_signed_and_one_more_request_is_all_that_a_reader_need
     # The second builder that made the same says so too, and sends nothing.
     another = tmp_path / "another"
     builders = [*builders, Builder("there", signing.make_key(another), NOW - DAY, NOW + DAY)]
-    monkeypatch.setattr(Share, "_docker", lambda *words: pytest.fail("it is there"))
+    monkeypatch.setattr(by_docker, "moved", lambda *words: pytest.fail("it is there"))
     second = machine(2, another)
     assert second.look({"": wanted}) == {}
     assert second.push(wanted, LocalImage("id", labels=LABELS), Engine(content.content)) is not None

@@ -203,7 +203,10 @@ class Settings:
         60.0, age, "how long a run waits in all for that registry where it is busy and asks to wait"
     )
     share_trust: str = _setting(
-        "", _trust, "whose shared results are taken: any (all who may push), signed, or how many builders must sign"
+        "",
+        _trust,
+        "whose shared results are taken: any (all who may push), signed, or how many builders must sign (default: "
+        "signed where there is a key or a list, else any from a registry on loopback, and none from elsewhere)",
     )
     share_builders: str = _setting(
         "", str, "the list of trusted builders, from the folder of dodo.py (default: trusted-builders.toml)"
