@@ -76,7 +76,7 @@ def main() -> None:
     commands.stop_on_signals()
     with Results(Path(__file__), "Carried cache mounts", ABOUT) as results, contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bm-")))
-        registry = stack.enter_context(loopback.registry(folder / "registry")).address
+        registry = stack.enter_context(loopback.bare_registry(folder / "registry")).address
         compose_file, base = copied_stack(folder / "stack")
         project = {"COMPOSE_FILE": str(compose_file)}
         shared = {"CACHE_REGISTRY": registry, "CACHE_BACKEND": "none"}

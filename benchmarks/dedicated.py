@@ -95,7 +95,7 @@ def main() -> None:
         _, base = copied_stack(folder / "stack")
         far = stack.enter_context(temporary_engine("bm-far-", containerd_store=True))
         endpoint = stack.enter_context(loopback.grpc_of_engine(folder, far.address.removeprefix("unix://")))
-        registry = stack.enter_context(loopback.registry(folder / "registry")).address
+        registry = stack.enter_context(loopback.bare_registry(folder / "registry")).address
         for store in given.store or STORES:
             with temporary_engine("bm-near-", containerd_store=store == "containerd") as near:
                 near.load(base)

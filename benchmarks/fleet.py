@@ -256,7 +256,7 @@ class Services:
         """Start it; Redis keeps its data, as that of docker-compose.cache.yml does."""
         port, folder = self._ports[name], self._folder / name
         ways = {
-            "registry": lambda: loopback.registry(folder, port=port),
+            "registry": lambda: loopback.bare_registry(folder, port=port),
             "redis": lambda: loopback.redis(folder, port=port, more=["--appendonly", "yes"]),
         }
         stack = contextlib.ExitStack()

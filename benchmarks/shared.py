@@ -123,7 +123,7 @@ def main() -> None:
     commands.stop_on_signals()
     with Results(Path(__file__), TITLE, ABOUT) as results, contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bm-")))
-        registry = stack.enter_context(loopback.registry(folder / "registry")).address
+        registry = stack.enter_context(loopback.bare_registry(folder / "registry")).address
         compose_file, base = copied_stack(folder / "stack")
         first = stack.enter_context(temporary_engine("bm-first-"))
         second = stack.enter_context(temporary_engine("bm-second-"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
 import re
@@ -13,15 +12,15 @@ import socket
 import subprocess
 import threading
 import urllib.error
-import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from tests import hosted
+from tests.hosted import Ways
 from tests.waiting import comes, patience
 
 
@@ -37,6 +36,11 @@ class Service:
 
     port: int
     process: subprocess.Popen[bytes]
+    behind: int = 0
+    """The port of the registry behind the proxy that listens on the other."""
+    data: Path = Path()
+    """Where it keeps what it holds."""
+    front: hosted.Hosted | None = None
 
     @property
     def address(self) -> str:
@@ -45,6 +49,7 @@ class Service:
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
+        assert comes(lambda: not listens(self.port))
 
 
 def listens(port: int) -> bool:
@@ -69,10 +74,29 @@ def running(argv: list[str], port: int, log: Path) -> Iterator[Service]:
 
 @contextlib.contextmanager
 def registry(
-    folder: Path, login: tuple[str, str] | None = None, port: int = 0, tls: tuple[Path, Path] | None = None
+    folder: Path,
+    login: tuple[str, str] | None = None,
+    port: int = 0,
+    ways: Ways = Ways(),  # noqa: B008  a constant
 ) -> Iterator[Service]:
-    """Debian's docker-registry with its storage in ``folder``, with HTTP basic authentication if there is a login, and
-    with TLS if there are a certificate and its key."""
+    """A registry with its storage in ``folder``, as somebody hosts it: in pages, unless ``ways`` say otherwise. It
+    listens for as long as its process lives."""
+    with bare_registry(folder, login) as service:
+        front = hosted.Hosted(service.port, folder / "data", ways)
+        with hosted.serving(front, port) as proxy:
+
+            def ends_with_it() -> None:
+                service.process.wait()
+                proxy.shutdown()
+                proxy.server_close()
+
+            threading.Thread(target=ends_with_it, daemon=True).start()
+            yield Service(proxy.server_port, service.process, service.port, folder / "data", front)
+
+
+@contextlib.contextmanager
+def bare_registry(folder: Path, login: tuple[str, str] | None = None, port: int = 0) -> Iterator[Service]:
+    """Debian's docker-registry with its storage in ``folder``, with HTTP basic authentication if there is a login."""
     if shutil.which("docker-registry") is None:
         pytest.skip("there is no docker-registry: apt-get install docker-registry")
     folder.mkdir(parents=True, exist_ok=True)
@@ -95,7 +119,7 @@ def registry(
     file = folder / "config.yml"
     file.write_text(json.dumps(config))  # JSON is YAML
     with running(["docker-registry", "serve", str(file)], port, folder / "log") as service:
-        yield service
+        yield replace(service, behind=port, data=folder / "data")
 
 
 @contextlib.contextmanager
@@ -136,7 +160,7 @@ def sentinel(folder: Path, port: int) -> Iterator[Service]:
 def tags(service: Service, repository: str) -> list[str]:
     """What the registry lists for a repository."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{service.port}/v2/{repository}/tags/list") as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{service.behind}/v2/{repository}/tags/list") as answer:
             return list(json.load(answer)["tags"] or [])
     except urllib.error.HTTPError:
         return []
@@ -144,44 +168,9 @@ def tags(service: Service, repository: str) -> list[str]:
 
 @contextlib.contextmanager
 def paging(server: Service, size: int) -> Iterator[str]:
-    """The address of a proxy before a registry that lists tags in pages, as hosted registries do: ``size`` on each."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            place, _, query = self.path.partition("?")
-            one = http.client.HTTPConnection("127.0.0.1", server.port)
-            one.request(
-                self.command,
-                place,
-                headers={name: value for name, value in self.headers.items() if name != "Connection"},
-            )
-            answer = one.getresponse()
-            body, headers = answer.read(), dict(answer.getheaders())
-            headers.pop("Transfer-Encoding", None)  # its length is told below
-            if place.endswith("/tags/list") and answer.status == 200:
-                [last] = urllib.parse.parse_qs(query).get("last", [""])
-                listed = json.loads(body)
-                left = [tag for tag in sorted(listed["tags"] or ()) if tag > last]
-                body = json.dumps({**listed, "tags": left[:size]}).encode()
-                if left[size:]:
-                    headers["Link"] = f'<{place}?last={left[size - 1]}&n={size}>; rel="next"'
-            self.send_response(answer.status)
-            for name, value in {**headers, "Content-Length": str(len(body))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
-
-        do_HEAD = do_DELETE = do_GET  # noqa: N815  as http.server calls them
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as proxy:
-        threading.Thread(target=proxy.serve_forever, daemon=True).start()
-        try:
-            yield f"localhost:{proxy.server_port}"
-        finally:
-            proxy.shutdown()
+    """The address of a proxy before a registry, which lists so much of anything on a page."""
+    with hosted.serving(hosted.Hosted(server.behind, server.data, Ways(page=size))) as proxy:
+        yield f"localhost:{proxy.server_port}"
 
 
 class Relay:

@@ -47,10 +47,16 @@ def attach(registry: Registry, path: str, digest: str, attachment: Attachment) -
     }
     text = json.dumps(manifest, sort_keys=True).encode()
     own = descriptor(MANIFEST, text)
-    lists_itself = registry.give_manifest(path, own["digest"], MANIFEST, text)
-    if not lists_itself:
+    says_so = registry.give_manifest(path, own["digest"], MANIFEST, text)
+    if not (says_so and own["digest"] in _listed_by(registry, path, digest, attachment.kind)):
         _list(registry, path, digest, own | {"artifactType": attachment.kind, "annotations": manifest["annotations"]})
     return str(own["digest"])
+
+
+def _listed_by(registry: Registry, path: str, digest: str, kind: str) -> list[Any]:
+    """The digests of what a registry itself lists as attached: some say that they do, and do not."""
+    index = registry.listing(path, f"referrers/{digest}?{urlencode({'artifactType': kind})}", INDEX)
+    return [each.get("digest") for each in listed(index)]
 
 
 def _list(registry: Registry, path: str, digest: str, entry: Mapping[str, Any]) -> None:
