@@ -66,8 +66,10 @@ class Tokens:
         scope = scope or _pull(repository)
         with in_turn(self._turn):
             kept = self._kept.get(repository)
+            if kept and kept.headers == used and kept.scope == scope:  # what else it is good for is not known either
+                self._kept = {name: token for name, token in self._kept.items() if token.headers != used}
             # Another thread may have asked meanwhile.
-            if not kept or kept.headers == used or kept.scope != scope or not self._good(repository):
+            if not self._good(repository) or self._kept[repository].scope != scope:
                 self._server = server
                 self._fetch(server, repository, scope)
             return self._kept[repository].headers

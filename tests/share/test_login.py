@@ -35,6 +35,7 @@ class WithTokens(Fake):
         self.seconds = 300
         self.refuses: Callable[[list[str]], int] = lambda scopes: 0
         self.pad = 0
+        self.hides: set[str] = set()
         self.lock = threading.Lock()
 
     def counts(self) -> Counter[str]:
@@ -65,7 +66,7 @@ class WithTokens(Fake):
             return status, {}, b"{}"
         with self.lock:
             name = f"T{self.counts()['GET token']}-{len(self.granted)}"
-            self.granted[name] = {scope.split(":")[1] for scope in scopes}
+            self.granted[name] = {scope.split(":")[1] for scope in scopes} - self.hides
         token = name + "x" * self.pad * len(scopes)
         return 200, {}, json.dumps({"token": token, "expires_in": self.seconds}).encode()
 
@@ -166,11 +167,21 @@ def test_a_token_that_does_not_say_how_long_it_is_good_counts_for_a_minute(
     assert guarded.counts()["GET token"] == 1
 
 
-def test_a_token_that_counts_no_more_is_asked_for_again(guarded: WithTokens) -> None:
-    registry = Registry(guarded.address)
-    assert registry.image("app/i0", "in-1", "linux/amd64") is None
-    guarded.granted.clear()  # as after a restart with another key
-    assert registry.image("app/i0", "in-1", "linux/amd64") is None
+def test_a_token_that_counts_no_more_is_asked_for_again_for_all_that_it_was_for(guarded: WithTokens) -> None:
+    share = Share(guarded.address, True, pytest.fail)
+    for asked in (1, 2):
+        assert share.look(images(50)) == {}
+        assert guarded.counts()["GET token"] == asked
+        guarded.granted.clear()  # as after a restart with another key
+        for image in images(50).values():
+            share.forget(image)
+
+
+def test_who_may_not_see_one_repository_sees_the_others_with_one_token(guarded: WithTokens) -> None:
+    guarded.hides = {"app/i7"}
+    said: list[str] = []
+    assert Share(guarded.address, True, said.append).look(images(50)) == {}
+    assert len(said) == 1
     assert guarded.counts()["GET token"] == 2
 
 
