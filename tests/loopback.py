@@ -95,8 +95,11 @@ def registry(
 
 
 @contextlib.contextmanager
-def bare_registry(folder: Path, login: tuple[str, str] | None = None, port: int = 0) -> Iterator[Service]:
-    """Debian's docker-registry with its storage in ``folder``, with HTTP basic authentication if there is a login."""
+def bare_registry(
+    folder: Path, login: tuple[str, str] | None = None, port: int = 0, tls: tuple[Path, Path] | None = None
+) -> Iterator[Service]:
+    """Debian's docker-registry with its storage in ``folder``, with HTTP basic authentication if there is a login, and
+    with TLS if there are a certificate and its key."""
     if shutil.which("docker-registry") is None:
         pytest.skip("there is no docker-registry: apt-get install docker-registry")
     folder.mkdir(parents=True, exist_ok=True)

@@ -37,7 +37,7 @@ _PATIENCE = 60.0
 
 class Client:
     """What asks the registry at ``address``: ``host[:port]`` with an optional path that all its repositories begin
-    with. ``insecure`` tells of a host whether the engine takes it without TLS or with any certificate."""
+    with. ``insecure`` tells of a host elsewhere whether the engine takes it without TLS or with any certificate."""
 
     def __init__(
         self,
@@ -186,19 +186,10 @@ class Client:
     @cached_property
     def _base(self) -> str:
         host = reaching.api_host(self.host)
-        if any(self._certificates):
+        if any(self._certificates) or not (reaching.on_loopback(host) or self._insecure(self.host)):
             return f"https://{host}"
-        if reaching.on_loopback(host):
-            return f"http://{host}"
-        if not self._insecure(self.host):
-            return f"https://{host}"
-        self._transport.trust_blindly(host)
         with self._looking():
-            try:
-                self._transport.ask("GET", f"https://{host}/v2/")
-            except Unavailable:
-                return f"http://{host}"
-            return f"https://{host}"
+            return f"{self._transport.trusted_blindly(host)}://{host}"
 
     @cached_property
     def _login(self) -> Login:

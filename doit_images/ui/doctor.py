@@ -143,10 +143,11 @@ def _trust(settings: Settings) -> Iterator[Finding]:
         trust = trusted.of(settings)
         unsigned = settings.cache_write and trust.cannot_sign
     except UserError as error:
-        return Finding("trust", Verdict.FAIL, error.sentence, error.remedy)
+        yield Finding("trust", Verdict.FAIL, error.sentence, error.remedy)
+        return
     if trust is trusted.NOBODY:
-        return Finding("trust", Verdict.WARN, *trusted.undecided(settings.cache_registry))
-    if not trust.need:
+        yield Finding("trust", Verdict.WARN, *trusted.undecided(settings.cache_registry))
+    elif not trust.need:
         yield Finding("trust", Verdict.WARN, trusted.anybody(settings.cache_registry), "doit share_key NAME")
     elif unsigned:
         yield Finding("trust", Verdict.WARN, f"this machine shares nothing: {unsigned}", "doit share_key NAME")

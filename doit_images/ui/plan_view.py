@@ -98,10 +98,13 @@ def _tests(run: Run, decisions: Mapping[str, Decision]) -> Mapping[str, Planned]
     return planned.plan(run, names) if names else {}
 
 
-def _tell_trust(run: Run) -> None:
-    """Say on standard error where nothing has to be signed for it to be taken."""
-    if (registry := run.settings.cache_registry) and trusted.of(run.settings) is trusted.EVERYBODY:
-        print(f"plan: {trusted.anybody(registry)} (SHARE_TRUST)", file=sys.stderr)
+def _tell_trust(settings: Settings) -> None:
+    """Say on standard error where nothing has to be signed for it to be taken, and whose key ends soon."""
+    if registry := settings.cache_registry:
+        trust = trusted.of(settings)
+        anybody = [f"{trusted.anybody(registry)} (SHARE_TRUST)"] if trust is trusted.EVERYBODY else []
+        for sentence in (*anybody, *trust.ending()):
+            print(f"plan: {sentence}", file=sys.stderr)
 
 
 def _untold(run: Run, definition: Mapping[str, Any], inputs: Mapping[str, ImageInputs]) -> list[str]:

@@ -167,7 +167,7 @@ def test_a_registry_on_loopback_is_understood_with_tls_as_by_the_engine(
 ) -> None:
     """Whoever signed its certificate: nobody else listens there."""
     pair = (issued / "server.pem", issued / "server-key.pem") if tls else None
-    with loopback.registry(tmp_path, tls=pair) as server:
+    with loopback.bare_registry(tmp_path, tls=pair) as server:
         ref = f"{server.address}/{own('tls-')}/one:1"
         try:
             docker("tag", busybox, ref)

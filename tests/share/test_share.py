@@ -1015,9 +1015,13 @@ def test_who_was_stopped_for_longer_than_its_lease_pushes_and_tells_nothing(
     index = SimpleNamespace(publish=told.extend)
     coordinator = SimpleNamespace(on=True, index=index, lost=lambda what: what == turn.turn and lost)
     run: Any = SimpleNamespace(
-        events=noted, engine=FakeEngine(), changed=lambda: None, snapshot=FakeEngine().snapshot,
-        settings=SimpleNamespace(cache_write=True), on_base=lambda bases: False,
-    )  # fmt: skip
+        events=noted,
+        engine=FakeEngine(),
+        settings=SimpleNamespace(cache_write=True),
+        local_images=SimpleNamespace(
+            changed=lambda: None, snapshot=FakeEngine().snapshot, on_own_base=lambda bases: False
+        ),
+    )
     machines = Machines(run)
     vars(machines).update(share=one, coordinator=coordinator)
     decision = Decision("base", Action.BUILD, (), inputs)

@@ -341,7 +341,7 @@ def test_results_from_elsewhere_count_once_somebody_said_whose(
     if not reads:
         assert (one.look({"": wanted}), one.writes, one.writes_of(TESTS)) == ({}, False, False)
         assert all(word in said[0] for word in (address, "`doit share_key NAME`", "`echo SHARE_TRUST=any >> .env`"))
-        finding = doctor._trust(chosen)
+        [finding] = doctor._trust(chosen)
         assert (finding.verdict, finding.detail, finding.remedy) == ("warn", *trusted.undecided(address))
 
 
