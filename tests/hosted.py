@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import json
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -211,6 +212,7 @@ class Hosted:
 
 _OWN = ("connection", "transfer-encoding", "content-length", "expect", "date", "server")
 _READS = ("GET", "HEAD")
+_HELLO = b"\x16"  # so TLS begins: engines try that first, and go by an answer in HTTP
 
 
 def _descriptor(name: str, text: bytes) -> tuple[str, dict[str, Any]]:
@@ -237,8 +239,16 @@ def serving(hosted: Hosted, port: int = 0) -> Iterator[ThreadingHTTPServer]:
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
 
+        def handle(self) -> None:
+            with contextlib.suppress(OSError):
+                if self.request.recv(1, socket.MSG_PEEK) == _HELLO:
+                    self.request.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                else:
+                    super().handle()
+
         def do_GET(self) -> None:
-            headers = dict(self.headers.items())
+            # An engine sends a header for each kind of manifest that it takes.
+            headers = {name: ", ".join(self.headers.get_all(name, ())) for name in self.headers}
             try:
                 answer = hosted.answer(self.command, self.path, headers, self._body())
             except (OSError, http.client.HTTPException):  # it was killed

@@ -161,12 +161,17 @@ def sentinel(folder: Path, port: int) -> Iterator[Service]:
 
 
 def tags(service: Service, repository: str) -> list[str]:
-    """What the registry lists for a repository."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{service.behind}/v2/{repository}/tags/list") as answer:
-            return list(json.load(answer)["tags"] or [])
-    except urllib.error.HTTPError:
-        return []
+    """What the registry lists for a repository, on all pages."""
+    found: list[str] = []
+    place = f"/v2/{repository}/tags/list"
+    while place:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{service.port}{place}") as answer:
+                found += json.load(answer)["tags"] or []
+                place = answer.headers.get("Link", "").partition(">")[0].removeprefix("<")
+        except urllib.error.HTTPError:
+            return []
+    return found
 
 
 @contextlib.contextmanager
