@@ -28,7 +28,7 @@ _DAMAGED = re.compile(r"(blob|manifest) unknown|unknown (blob|manifest)|not foun
 _FORBIDDEN = re.compile(r"denied|unauthorized|forbidden|authentication required|refuses the credentials", re.I)
 # What registries say whose repositories somebody has to make: ECR and Artifact Registry, and Harbor of a project.
 _NO_PLACE = re.compile(r"name[ _]unknown|(repository|project)\b.* (does not exist|not found)", re.I)
-_IMMUTABLE = re.compile(r"\bimmutab(le|ility)\b", re.I)
+_IMMUTABLE = re.compile(r"\bimage tag \S+ already exists|\bimmutab(le|ility)\b", re.I)
 _ECR = re.compile(r"\.ecr\.[\w.-]*amazonaws\.com")
 
 

@@ -14,7 +14,7 @@ import pytest
 from doit_images.core.engine.client import Engine, LocalImage
 from doit_images.core.planning.wanted import Wanted
 from doit_images.share import referrers, signatures, signing, travel
-from doit_images.share.no_answer import Unavailable
+from doit_images.share.no_answer import Unavailable, told
 from doit_images.share.registry import Registry
 from doit_images.share.share import Share
 from doit_images.share.trusted import Builder, Trust
@@ -166,6 +166,15 @@ def test_what_has_to_be_created_is_said(problem: str, address: str, advice: str)
     assert said.startswith(advice) if advice else said == ""
     if "amazonaws" in address:
         assert said == advice
+
+
+def test_a_tag_stays_however_long_the_name_is_that_stands_before_the_reason() -> None:
+    words = KINDS["ECR"].immutable
+    assert words
+    said = told(f"tag invalid: {words[2].format(tag='in-0123456789abcdef', repository='team/' + 'a' * 200)}")
+    assert "immutable" not in said
+    assert travel.stays(said)
+    assert not travel.stays("Layer already exists")
 
 
 @pytest.mark.engine
