@@ -365,7 +365,7 @@ def _empty_engine(busybox: str) -> Iterator[Mapping[str, str]]:
         if "DOCKER_HOST" not in os.environ:
             with contextlib.suppress(UserError):
                 containerd = Engine().uses_containerd_store()
-                one = stack.enter_context(temporary_engine("tst-empty-", containerd_store=containerd))
+                one = stack.enter_context(temporary_engine("tst-empty-", containerd_store=containerd, in_memory=True))
                 one.load(busybox)
                 found = {name: one.environ[name] for name in ("DOCKER_HOST", "DOCKER_CONTEXT")}
         yield found

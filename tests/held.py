@@ -35,7 +35,7 @@ def held(what: str) -> None:
 
 
 def test_engine() -> None:
-    with temporary_engine("tst-held-") as engine:
+    with temporary_engine("tst-held-", in_memory=True) as engine:
         held(engine.address)
         threading.Event().wait()
 

@@ -139,7 +139,7 @@ def test_a_history_is_judged_without_its_bases_and_without_running_anything(
         pytest.skip("what stands in for programs is one for x86-64")
     tally, bare = Tally(), tmp_path / "bare"
     subprocess.run(["git", "clone", "--quiet", "--bare", committed(tmp_path / "work"), bare], check=True)
-    with temporary_engine("bm-replay-") as engine:
+    with temporary_engine("bm-replay-", in_memory=True) as engine:
         environ = {name: value for name, value in engine.environ.items() if not name.startswith("COMPOSE_")}
         replay_history.replayed(bare, "compose.yml", 4, environ, tally)
         assert (tally.commits, tally.passed_over, tally.unjudged, tally.images) == (4, 0, 0, {"app"})

@@ -99,7 +99,7 @@ def rounds(request: pytest.FixtureRequest) -> Iterator[Rounds]:
 def spare(busybox: str) -> Iterator[TemporaryEngine]:
     """An engine of the tests' own, which may be killed."""
     try:
-        with temporary_engine("tst-faults-") as one:
+        with temporary_engine("tst-faults-", in_memory=True) as one:
             one.load(busybox)
             yield one
     except UserError as trouble:

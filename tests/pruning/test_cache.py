@@ -56,7 +56,7 @@ FILES = {
 @pytest.fixture(scope="module")
 def second(busybox: str) -> Iterator[TemporaryEngine]:
     try:
-        with temporary_engine("cch-prune-") as engine:
+        with temporary_engine("cch-prune-", in_memory=True) as engine:
             engine.load(busybox)
             yield engine
     except UserError as trouble:

@@ -128,7 +128,7 @@ def outcomes(said: str) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def second_engine(busybox: str) -> Iterator[TemporaryEngine]:
     try:
-        with temporary_engine("cch-engine-") as engine:
+        with temporary_engine("cch-engine-", in_memory=True) as engine:
             engine.load(busybox)
             yield engine
     except UserError as trouble:

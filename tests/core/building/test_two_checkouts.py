@@ -120,7 +120,7 @@ def ancestors(name: str) -> set[str]:
 @pytest.fixture(params=[False, True], ids=["classic", "containerd"])
 def spare(request: pytest.FixtureRequest, busybox: str) -> Iterator[TemporaryEngine]:
     try:
-        with temporary_engine("tst-two-", containerd_store=request.param) as one:
+        with temporary_engine("tst-two-", containerd_store=request.param, in_memory=True) as one:
             one.load(busybox)
             yield one
     except UserError as trouble:

@@ -181,7 +181,7 @@ def nowhere(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def far(busybox: str, nowhere: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     try:
         with (
-            temporary_engine("cch-far-", containerd_store=True) as engine,
+            temporary_engine("cch-far-", containerd_store=True, in_memory=True) as engine,
             loopback.grpc_of_engine(tmp_path_factory.mktemp("far"), engine.address.removeprefix("unix://")) as endpoint,
         ):
             yield endpoint
@@ -402,7 +402,7 @@ def test_a_builder_that_does_not_come_up_is_said(nowhere: subprocess.Popen[str])
 @pytest.fixture(scope="module")
 def able(busybox: str) -> Iterator[TemporaryEngine]:
     try:
-        with temporary_engine("cch-able-", containerd_store=True) as engine:
+        with temporary_engine("cch-able-", containerd_store=True, in_memory=True) as engine:
             engine.load(busybox)
             yield engine
     except UserError as trouble:

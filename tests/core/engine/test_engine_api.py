@@ -348,7 +348,7 @@ def behind_tls(tmp_path: Path, engine: None, monkeypatch: pytest.MonkeyPatch) ->
     subprocess.run(made, env={**os.environ, **environ, "DOCKER_CONTEXT": ""}, check=True, capture_output=True)
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(temporary_engine.temporary_engine("tst-tls-"))
+            stack.enter_context(temporary_engine.temporary_engine("tst-tls-", in_memory=True))
         except UserError as trouble:
             pytest.skip(str(trouble))
         yield environ

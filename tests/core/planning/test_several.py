@@ -81,7 +81,7 @@ def test_what_no_store_or_builder_can_do_is_said(
 def far(tmp_path_factory: pytest.TempPathFactory, engine: None) -> Iterator[TemporaryEngine]:
     """An engine with containerd's store: its BuildKit is the dedicated builder of the first, itself it is a second."""
     try:
-        with temporary_engine("tst-several-far-", containerd_store=True) as spare:
+        with temporary_engine("tst-several-far-", containerd_store=True, in_memory=True) as spare:
             yield spare
     except UserError as trouble:
         pytest.skip(str(trouble))
@@ -167,7 +167,7 @@ def nodes(remote: Lab, endpoint: str, tmp_path: Path) -> Iterator[tuple[Lab, Tem
     """The same with two nodes, one for each platform, and the engine that is the node for arm64."""
     folder = Path(tempfile.mkdtemp())  # a socket's path must be short
     with (
-        temporary_engine("tst-several-arm-", containerd_store=True) as spare,
+        temporary_engine("tst-several-arm-", containerd_store=True, in_memory=True) as spare,
         loopback.grpc_of_engine(folder, spare.address.removeprefix("unix://")) as other,
     ):
         remote.environ |= {"BUILDER_ENDPOINTS": f"{endpoint};linux/amd64,{other};linux/arm64"}
@@ -398,7 +398,7 @@ def test_a_base_that_is_here_for_another_platform_only_is_never_taken(
 def second(engine: None) -> Iterator[TemporaryEngine]:
     """Another machine's engine, with the classic store."""
     try:
-        with temporary_engine("tst-several-second-") as spare:
+        with temporary_engine("tst-several-second-", in_memory=True) as spare:
             yield spare
     except UserError as trouble:
         pytest.skip(str(trouble))
