@@ -81,8 +81,8 @@ def temporary_engine(
     """Start an engine and, at the end, stop it and remove all that it held. Its images live in the classic store, or
     with ``containerd_store`` in containerd's, whose BuildKit can export caches. With ``programs`` the engine, its
     client, buildx and Compose are those of packages that were unpacked there. What it builds and runs is in this
-    control group, where one is named. ``in_memory``, for tests, lets it keep its images in memory, where the kernel can:
-    nothing waits for a disk then.
+    control group, where one is named. ``in_memory``, for tests, lets it keep its images in memory, where the kernel
+    can: nothing waits for a disk then.
 
     Raises ``UserError`` where none can be started: without root, without ``dockerd``, or with its last words.
     """

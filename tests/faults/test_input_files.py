@@ -256,7 +256,7 @@ def test_how_far_a_large_file_was_read_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = sparse(tmp_path / "large\n", 3 * 2**20)
-    record = contents.packed(path.stat())
+    record = contents.record_of(path.stat())
     expected, _ = contents.hashed(str(path), path.stat().st_mode, record)
     assert capsys.readouterr().err == "", "one of this size is read at once"
     monkeypatch.setattr(contents, "_LARGE", 2**20)

@@ -13,7 +13,6 @@ import struct
 import sys
 import time
 from collections.abc import Iterable
-from typing import IO
 
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError, printable
@@ -33,17 +32,21 @@ def tick(ctime_ns: int) -> int:
     return _COARSE_TICK if ctime_ns % 1_000_000_000 == 0 else _TICK
 
 
-def packed(status: os.stat_result) -> bytes:
+def record_of(status: os.stat_result) -> bytes:
     """A file's ``RECORD``; of times that it has no room for (after 2262) the last bits, which move with them."""
-    times = ((ns + 2**63) % 2**64 - 2**63 for ns in (status.st_mtime_ns, status.st_ctime_ns))
-    return RECORD.pack(*times, status.st_size, status.st_ino, status.st_mode)
+    rest = status.st_size, status.st_ino, status.st_mode
+    try:
+        return RECORD.pack(status.st_mtime_ns, status.st_ctime_ns, *rest)
+    except struct.error:
+        times = ((ns + 2**63) % 2**64 - 2**63 for ns in (status.st_mtime_ns, status.st_ctime_ns))
+        return RECORD.pack(*times, *rest)
 
 
 def hashed(path: str, mode: int, record: bytes) -> tuple[bytes, bool]:
     """The digest of one entry, and whether a later look may trust it for an entry with the same ``record``."""
     begun = time.time_ns()
     try:
-        content, after = _content(path, mode)
+        content, after = _content(path, mode, RECORD.unpack(record)[2])
         more = attributes(path)
     except FileNotFoundError:
         return hashlib.sha256(b"vanished while it was read").digest(), False
@@ -51,7 +54,7 @@ def hashed(path: str, mode: int, record: bytes) -> tuple[bytes, bool]:
         raise UserError(f"cannot read this file: {error.strerror}", where=path) from None
     if more:
         content = hashlib.sha256(content + more).digest()
-    same = record == packed(after)
+    same = record == record_of(after)
     settled = max(after.st_mtime_ns, after.st_ctime_ns) + tick(after.st_ctime_ns) < begun
     return content, same and settled and not _exchangeable(path, after)
 
@@ -63,30 +66,35 @@ def _exchangeable(path: str, status: os.stat_result) -> bool:
     return made and bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
 
-def _content(path: str, mode: int) -> tuple[bytes, os.stat_result]:
+def _content(path: str, mode: int, size: int) -> tuple[bytes, os.stat_result]:
     if stat.S_ISREG(mode):
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123
-            size = os.fstat(file.fileno()).st_size
-            digest = hashlib.file_digest(file, "sha256") if size < _LARGE else _slowly(file, path, size)
-            return digest.digest(), os.fstat(file.fileno())
+        # Without a file object and its buffers, which take as long as all the rest for a small file.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            return _read(descriptor, path, size), os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
     if stat.S_ISLNK(mode):
         return hashlib.sha256(os.fsencode(os.readlink(path))).digest(), os.lstat(path)  # noqa: PTH115 str, as it is
     after = os.lstat(path)
     return hashlib.sha256(b"device %d" % after.st_rdev).digest(), after
 
 
-def _slowly(file: IO[bytes], path: str, size: int) -> hashlib._Hash:
-    """The digest of a large file, saying now and then how far it got. ``Stopped`` if the run is."""
+def _read(descriptor: int, path: str, size: int) -> bytes:
+    """The digest of an open file, which had this size; of a large one it says now and then how far it got. ``Stopped``
+    if the run is."""
     digest, done, last = hashlib.sha256(), 0, time.monotonic()
-    while block := file.read(_BLOCK):
+    while block := os.read(descriptor, min(size, _BLOCK) + 1):
         digest.update(block)
+        if size < _LARGE:
+            continue
         done += len(block)
         if commands.stopping():
             raise commands.Stopped
         if time.monotonic() - last > _TELL_SECONDS:
             last = time.monotonic()
             print(f"reading {printable(path)}: {size_text(done)} of {size_text(size)}", file=sys.stderr, flush=True)
-    return digest
+    return digest.digest()
 
 
 def attributes(path: str) -> bytes:

@@ -390,7 +390,7 @@ def _list(path: str) -> Folder:
                     try:
                         record = pack(status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, mode)
                     except struct.error:
-                        record = contents.packed(status)
+                        record = contents.record_of(status)
                 rows.append((entry.name, mode, record))
     except OSError as error:
         raise UserError(f"cannot list this folder: {error.strerror}", where=path) from None

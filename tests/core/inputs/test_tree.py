@@ -42,9 +42,9 @@ def hashed(monkeypatch):
     seen: list[str] = []
     real = contents._content
 
-    def spy(path: str, mode: int) -> object:
+    def spy(path: str, mode: int, size: int) -> object:
         seen.append(path.rpartition("/")[2])
-        return real(path, mode)
+        return real(path, mode, size)
 
     monkeypatch.setattr(contents, "_content", spy)
     return seen
@@ -137,10 +137,10 @@ def test_a_file_that_changes_while_it_is_read_is_not_trusted(root, store, monkey
     age(root / "a")
     real = contents._content
 
-    def meddle(path: str, mode: int) -> object:
+    def meddle(path: str, mode: int, size: int) -> object:
         if path.endswith("/a"):
             Path(path).write_text("meanwhile")
-        return real(path, mode)
+        return real(path, mode, size)
 
     monkeypatch.setattr(contents, "_content", meddle)
     digests(root, store)
