@@ -37,7 +37,7 @@ RUN sleep 1
 def build_all(images: int, context: Path, *, shown: bool) -> dict[str, float]:
     """Build side by side and return the seconds of wall time and of this process's own processor time."""
     from doit_images.core.base import commands
-    from doit_images.core.building.state import State
+    from doit_images.core.building.state import ImageState
     from doit_images.core.buildkit.progress import Progress
     from doit_images.core.planning.action import Action
     from doit_images.ui.board import Board
@@ -64,7 +64,7 @@ def build_all(images: int, context: Path, *, shown: bool) -> dict[str, float]:
         if process.returncode:
             raise SystemExit(f"the build failed: {progress.tail}")
         if shown:
-            board.ended(name, State.BUILT, progress=progress)
+            board.ended(name, ImageState.BUILT, progress=progress)
 
     before, began = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
     threads = [threading.Thread(target=build, args=(f"image-{number}",)) for number in range(images)]

@@ -44,7 +44,7 @@ from benchmarks.replay import commits
 from benchmarks.replay_history import Built, touched
 from benchmarks.results import say
 from doit_images.ci.commits import There, WorkingCopy
-from doit_images.ci.since import Asked, Since, plan_since
+from doit_images.ci.since import Comparison, Since, plan_since
 from doit_images.ci.testing.since import split, told
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
@@ -160,7 +160,7 @@ def counted(repository: Path, file: str, count: int) -> Counts:
             commit, _, subject = said.partition(" ")
             if before:
                 try:
-                    _count(Asked(WorkingCopy(files, environ, Path(memory)), commit, before, ""), counts)
+                    _count(Comparison(WorkingCopy(files, environ, Path(memory)), commit, before, ""), counts)
                 except UserError as error:
                     say(f"{commit} is passed over: {error}")
                 say(f"{counts.commits} of {count}: {commit} {subject[:50]}")
@@ -170,7 +170,7 @@ def counted(repository: Path, file: str, count: int) -> Counts:
     return counts
 
 
-def _count(asked: Asked, counts: Counts) -> None:
+def _count(asked: Comparison, counts: Counts) -> None:
     declared, began = _Declared(), time.monotonic()
     found = plan_since(asked._replace(copy=asked.copy._replace(also=declared.also)))
     took = time.monotonic() - began
@@ -183,7 +183,7 @@ def _count(asked: Asked, counts: Counts) -> None:
     counts.plans.append(took)
 
 
-def _filtered(found: Since, asked: Asked) -> set[str]:
+def _filtered(found: Since, asked: Comparison) -> set[str]:
     """The images that path filters would build: told by what changed at and below their folders."""
     here = asked.copy.files[0].parent
     argv = ["git", "-C", str(here), "diff", "--name-only", "-z", found.before, found.at]

@@ -34,7 +34,7 @@ from doit_images.core.engine.labels import FINGERPRINT
 from doit_images.core.planning.shared_image import SharedImage
 from doit_images.core.planning.wanted import Wanted
 from doit_images.share import transfer, travel
-from doit_images.share.index import Made
+from doit_images.share.index import KnownResult
 from doit_images.share.lease import BuildCoordinator
 from doit_images.share.share import Share
 from doit_images.share.transport import LARGEST, Answer, Transport
@@ -183,7 +183,7 @@ class Machine:
             elif not travel.moved(lambda: transfer.push(share.registry, image.path, [image.tag], whole)):
                 share.forget(image)
                 share.look({"": image})
-                coordinator.index.publish({image.fingerprint: Made(whole.digest, 0.3, 1)})
+                coordinator.index.publish({image.fingerprint: KnownResult(whole.digest, 0.3, 1)})
 
     def _build(self, image: Wanted, seen: Seen) -> transfer.Whole:
         """An index of one image that no other build makes."""

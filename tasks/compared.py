@@ -22,7 +22,7 @@ _FILE = "parts.json"
 
 
 @dataclass(frozen=True)
-class Part:
+class DataPart:
     """A part of a store's data; ``until``: 0 for one that has no end."""
 
     name: str
@@ -31,25 +31,29 @@ class Part:
     until: int = 0
 
 
-def held(compose: Compose, store: Store) -> list[Part]:
+def held(compose: Compose, store: Store) -> list[DataPart]:
     """What a store that runs holds. ``UserError`` where it cannot tell."""
     return parts(stores.said(compose, store, "data"))
 
 
-def keep(archive: Path, held: Mapping[str, Sequence[Part]]) -> None:
+def keep(archive: Path, held: Mapping[str, Sequence[DataPart]]) -> None:
     """Keep with an archive what each store held, by its service. ``UserError`` where it cannot be written."""
     files.write_json(archive / _FILE, {name: [asdict(part) for part in some] for name, some in held.items()})
 
 
-def kept(archive: Path) -> dict[str, list[Part]]:
+def kept(archive: Path) -> dict[str, list[DataPart]]:
     """What ``keep`` was given. ``OSError`` or ``ValueError`` where it cannot be read."""
-    return {name: [Part(**part) for part in some] for name, some in json.loads(files.content(archive / _FILE)).items()}
+    return {
+        name: [DataPart(**part) for part in some] for name, some in json.loads(files.content(archive / _FILE)).items()
+    }
 
 
-def parts(said: str) -> list[Part]:
+def parts(said: str) -> list[DataPart]:
     """The parts in what a script says; ``UserError`` if that is something else."""
     try:
-        return [Part(name, int(count), checksum, *map(int, until)) for name, count, checksum, *until in _words(said)]
+        return [
+            DataPart(name, int(count), checksum, *map(int, until)) for name, count, checksum, *until in _words(said)
+        ]
     except (ValueError, TypeError) as error:
         raise UserError(f"what is there cannot be counted: {error}") from None
 
@@ -58,7 +62,7 @@ def _words(said: str) -> Iterable[list[str]]:
     return (line.split() for line in said.splitlines() if line.strip())
 
 
-def differences(before: Sequence[Part], after: Sequence[Part], now: float) -> list[str]:
+def differences(before: Sequence[DataPart], after: Sequence[DataPart], now: float) -> list[str]:
     """How the parts of ``after`` differ from those of ``before``, in words; what was to live until ``now`` (seconds
     since the epoch) may be gone."""
     there = {part.name: part for part in after}

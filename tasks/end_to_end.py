@@ -71,7 +71,7 @@ def run_tests(run: Run, words: Sequence[str], again: bool = False, runs: str = "
         print("what they saw changed while they ran, so the pass is not kept", file=sys.stderr)
 
 
-class Asked(NamedTuple):
+class PlannedRun(NamedTuple):
     """The end-to-end tests as they would be run: the fingerprint of all that they see ("" where that is not known), and
     how they passed on it before, if they did."""
 
@@ -79,13 +79,13 @@ class Asked(NamedTuple):
     result: Result | None
 
 
-def what_passed(run: Run, words: Sequence[str]) -> Asked:
+def what_passed(run: Run, words: Sequence[str]) -> PlannedRun:
     """Whether the end-to-end tests passed before on all that they would see now."""
     number = seen(run, words)
-    return Asked(number, known.look(run, {number: _repository(run.project)}).get(number) if number else None)
+    return PlannedRun(number, known.look(run, {number: _repository(run.project)}).get(number) if number else None)
 
 
-def passed_before(run: Run, asked: Asked) -> None:
+def passed_before(run: Run, asked: PlannedRun) -> None:
     """Say how they passed, and bring their JUnit file back."""
     result = asked.result
     if result is None:
@@ -100,7 +100,7 @@ def passed_before(run: Run, asked: Asked) -> None:
     known.note(run, ended, saved=result.seconds)
 
 
-def _ended(project: Project, asked: Asked, began: float, why: str) -> Build:
+def _ended(project: Project, asked: PlannedRun, began: float, why: str) -> Build:
     return Build(_NAME, f"{project.name}#e2e", asked.fingerprint, TESTED, Status.DONE, (why,), began, 0.0)
 
 
@@ -117,7 +117,7 @@ def seen(run: Run, words: Sequence[str]) -> str:
     return fingerprint({"end to end": told}, run.local_images.snapshot().platform)
 
 
-def _why(asked: Asked) -> str:
+def _why(asked: PlannedRun) -> str:
     if asked.result:
         return "asked for again"
     return "they never passed on what they see now" if asked.fingerprint else "what they see is not known"

@@ -34,7 +34,7 @@ from doit_images.stack import backup, bringup, checkout, images, stores
 from doit_images.stack.checkout import compose_of, locked
 from doit_images.stack.containers import Container, Containers, Event
 from doit_images.stack.events import ServicesListed, rows_of
-from doit_images.stack.health import Health, Moment, Outcome, judge
+from doit_images.stack.health import Health, Moment, Waited, judge
 from doit_images.stack.stack import check_env, make_env
 from tasks import compared, journal
 from tasks.journal import Before, Journal, Phase, held_tag
@@ -45,7 +45,7 @@ _SHOWN = 3  # differences
 
 
 @dataclass(frozen=True)
-class Change:
+class Replacement:
     """One line of the plan: a service, what runs, what will, and the volumes that both use."""
 
     service: str
@@ -150,7 +150,7 @@ def found(left: Journal, containers: Sequence[Container], optimized: Mapping[str
 
 def changes_between(
     containers: Sequence[Container], standard: Mapping[str, Service], optimized: Mapping[str, Service]
-) -> list[Change]:
+) -> list[Replacement]:
     """What the switch changes, by service: those that run the standard image and have another optimized one.
     ``UserError`` when a service keeps data in a volume that its optimized counterpart does not use."""
     changes = []
@@ -165,7 +165,7 @@ def changes_between(
                 remedy="give both Compose files the same volumes",
             )
         kept = sorted(set(container.volumes.values()) & set(new.volumes.values()))
-        changes.append(Change(container.service, container.image, new.image, tuple(kept)))
+        changes.append(Replacement(container.service, container.image, new.image, tuple(kept)))
     return changes
 
 
@@ -189,14 +189,14 @@ def _standard(run: Run) -> Compose:
     return replace(compose_of(run), files=(standard_of(run),))
 
 
-def _plan(run: Run) -> list[Change]:
+def _plan(run: Run) -> list[Replacement]:
     containers = Containers(run.project.name).look()
     if not any(container.running for container in containers):
         raise UserError(f"nothing of {run.project.name} runs", remedy="doit up_optimized starts it")
     return changes_between(containers, _standard(run).services(), compose_of(run).services())
 
 
-def _print_plan(run: Run, changes: Sequence[Change]) -> None:
+def _print_plan(run: Run, changes: Sequence[Replacement]) -> None:
     from doit_images.core.base.output import Output, table
 
     drawn = table("service", "runs", "will run", "keeps")
@@ -236,7 +236,7 @@ class _Way:
     run: Run
     left: Journal
     happens: queue.Queue[Event]
-    outcome: Outcome | None = None
+    outcome: Waited | None = None
     happened: list[Event] = field(default_factory=list)
 
     def away(self) -> str:
@@ -320,7 +320,7 @@ def _start_all(way: _Way) -> Phase:
     return Phase.DONE
 
 
-def _start(way: _Way, compose: Compose, only: Sequence[str] = ()) -> Outcome:
+def _start(way: _Way, compose: Compose, only: Sequence[str] = ()) -> Waited:
     """Replace what runs by what was built; ``UserError`` says why that is not healthy."""
     outcome = bringup.start(compose, bringup.terms(way.run, "migrate"), only=only, built=images.built(way.run))
     if not outcome.healthy:

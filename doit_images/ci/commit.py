@@ -23,7 +23,7 @@ from typing import IO, NamedTuple
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
 from doit_images.core.inputs.contents import RECORD
-from doit_images.core.inputs.tree import Folder, Index
+from doit_images.core.inputs.tree import FileIndex, Folder
 
 _BLOCK = 1 << 20
 # No hook of the user's runs, and no pointer is replaced by what it points to, which may have to be fetched.
@@ -48,7 +48,7 @@ class Source(NamedTuple):
         return commands.run([*argv, f"--work-tree={at[1]}", *words], stdin=stdin, cwd=at[1], env=environ)
 
 
-class Entry(NamedTuple):
+class GitEntry(NamedTuple):
     """What lies at one path: ``mode`` as ``st_mode`` of a checkout, the object that says what it holds ("" for a
     folder), and where that is from."""
 
@@ -68,7 +68,7 @@ class Commit:
         self._digests: dict[str, bytes] = before._digests if before else {}
         self._umask = os.umask(0)
         os.umask(self._umask)
-        self._folders: dict[str, dict[str, Entry]] = {"": {}}
+        self._folders: dict[str, dict[str, GitEntry]] = {"": {}}
         self._indexes: dict[Source, Path] = {}
         self._converted: dict[str, bytes] = {}
         self._there: set[str] = set()
@@ -78,12 +78,12 @@ class Commit:
             self._take_over(before)
         self.put(path for path, entry in self.walk("") if stat.S_ISLNK(entry.mode))
 
-    def entry(self, path: str) -> Entry | None:
+    def entry(self, path: str) -> GitEntry | None:
         """What lies at a path, which no link is followed to."""
         folder, _, name = path.rpartition("/")
-        return self._folders.get(folder, {}).get(name) if path else Entry(stat.S_IFDIR)
+        return self._folders.get(folder, {}).get(name) if path else GitEntry(stat.S_IFDIR)
 
-    def walk(self, folder: str) -> Iterator[tuple[str, Entry]]:
+    def walk(self, folder: str) -> Iterator[tuple[str, GitEntry]]:
         """All that lies in and below a folder."""
         pending = [folder] if folder in self._folders else []
         while pending:
@@ -177,7 +177,7 @@ class Commit:
         listing.recall(listing.stamps(), b"".join(digests))
         return listing
 
-    def _digest(self, path: str, entry: Entry) -> bytes | None:
+    def _digest(self, path: str, entry: GitEntry) -> bytes | None:
         if stat.S_ISDIR(entry.mode):
             return bytes(32)
         return self._converted.get(path) or self._digests.get(entry.oid)
@@ -195,9 +195,9 @@ class Commit:
             kind, _, child = what.split(b" ")
             path = source.prefix + os.fsdecode(name)
             if kind in (b"040000", b"160000"):
-                self._add(path, Entry(modes[kind]))
+                self._add(path, GitEntry(modes[kind]))
             else:
-                self._add(path, Entry(modes[kind], child.decode(), source))
+                self._add(path, GitEntry(modes[kind], child.decode(), source))
             if kind == b"160000":
                 modules.append((path, child.decode()))
         if modules:
@@ -237,7 +237,7 @@ class Commit:
                 (self.root / path).unlink(missing_ok=True)
         self._there = {path for path in self._there if os.path.lexists(self.root / path)}
 
-    def _add(self, path: str, entry: Entry) -> None:
+    def _add(self, path: str, entry: GitEntry) -> None:
         folder, _, name = path.rpartition("/")
         self._folders[folder][name] = entry
         if stat.S_ISDIR(entry.mode):
@@ -249,8 +249,8 @@ class Commit:
         self._digests[oid] = hashlib.sha256(text.encode()).digest()
         above = path.rpartition("/")[0]
         if above not in self._folders:
-            self._add(above, Entry(stat.S_IFDIR | 0o777 & ~self._umask))
-        self._add(path, Entry(stat.S_IFREG | 0o666 & ~self._umask, oid))
+            self._add(above, GitEntry(stat.S_IFDIR | 0o777 & ~self._umask))
+        self._add(path, GitEntry(stat.S_IFREG | 0o666 & ~self._umask, oid))
 
     def _with_index(self, source: Source, *words: str, stdin: bytes) -> commands.Done:
         """Run git where it finds the commit's files in an index, so that the attributes are the commit's."""
@@ -263,7 +263,7 @@ class Commit:
         return source.git(*words, stdin=stdin, at=at).checked("git cannot read a file of the commit")
 
 
-class CommitIndex(Index):
+class CommitIndex(FileIndex):
     """A look at a commit in place of the disk; what lies outside of it is looked up there."""
 
     def __init__(self, commit: Commit) -> None:
@@ -280,9 +280,9 @@ class CommitIndex(Index):
         return known or super().folder(path)
 
 
-def _by_source(entries: Mapping[str, Entry]) -> dict[Source, dict[str, Entry]]:
+def _by_source(entries: Mapping[str, GitEntry]) -> dict[Source, dict[str, GitEntry]]:
     """The files and links among these, by where git has them."""
-    found: dict[Source, dict[str, Entry]] = {}
+    found: dict[Source, dict[str, GitEntry]] = {}
     for path, entry in entries.items():
         if entry.source:
             found.setdefault(entry.source, {})[path] = entry

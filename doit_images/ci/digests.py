@@ -22,7 +22,7 @@ from doit_images.share import connection
 from doit_images.stack.checkout import project_of
 
 
-class Pinned(NamedTuple):
+class PinnedService(NamedTuple):
     """A service, the image that it is declared with, where that is by digest (``""`` if nowhere, with the reason
     ``why``), and the fingerprint of one that is built here."""
 
@@ -38,7 +38,7 @@ class Pinned(NamedTuple):
         return self.reference.partition("@")[2]
 
 
-def pinned(run: Run) -> list[Pinned]:
+def pinned(run: Run) -> list[PinnedService]:
     """The image of every service that has containers. ``UserError`` where Compose or the engine does not answer."""
     services = {name: one for name, one in project_of(run).services().items() if one.replicas}
     decisions = run.planner.decisions()
@@ -56,14 +56,14 @@ def pinned(run: Run) -> list[Pinned]:
     ]
 
 
-def complete(images: Sequence[Pinned]) -> Sequence[Pinned]:
+def complete(images: Sequence[PinnedService]) -> Sequence[PinnedService]:
     """The same; ``UserError`` with a sentence for each image that has no digest."""
     if without := [one for one in images if not one.reference]:
         raise UserError("\n".join(f"{one.service} has no digest: {one.why}" for one in without))
     return images
 
 
-def override(images: Iterable[Pinned]) -> str:
+def override(images: Iterable[PinnedService]) -> str:
     """A Compose file that, named behind the project's own, pins each service by its digest and builds nothing."""
     lines = ["services:"]
     for one in images:
@@ -71,7 +71,7 @@ def override(images: Iterable[Pinned]) -> str:
     return "\n".join(lines)
 
 
-def kustomization(images: Iterable[Pinned]) -> str:
+def kustomization(images: Iterable[PinnedService]) -> str:
     """A component for Kubernetes' kustomize, by which manifests that name the images as the Compose file does get them
     by digest."""
     lines = ["apiVersion: kustomize.config.k8s.io/v1alpha1", "kind: Component", "images:"]
@@ -81,7 +81,7 @@ def kustomization(images: Iterable[Pinned]) -> str:
     return "\n".join(lines)
 
 
-def _built(run: Run, decision: Decision, offer: SharedImage | None) -> Pinned:
+def _built(run: Run, decision: Decision, offer: SharedImage | None) -> PinnedService:
     """An image that is built here."""
     inputs, registry = decision.inputs, run.settings.cache_registry
     where, why = "", ""
@@ -95,19 +95,19 @@ def _built(run: Run, decision: Decision, offer: SharedImage | None) -> Pinned:
         why = f"{registry} holds another result of the same inputs: `doit build` settles which counts"
     else:
         where = f"{registry}/{path_of(inputs.image.ref)}@{offer.digest}"
-    return Pinned(decision.name, inputs.image.ref, where, why, inputs.fingerprint)
+    return PinnedService(decision.name, inputs.image.ref, where, why, inputs.fingerprint)
 
 
-def _taken(service: Service, snapshot: Snapshot) -> Pinned:
+def _taken(service: Service, snapshot: Snapshot) -> PinnedService:
     """An image that comes from elsewhere as it is."""
     if "@" in service.image:
-        return Pinned(service.name, service.image, service.image)
+        return PinnedService(service.name, service.image, service.image)
     here = snapshot.get(service.image)
     if here is None:
-        return Pinned(service.name, service.image, "", f"the engine does not hold {service.image}")
+        return PinnedService(service.name, service.image, "", f"the engine does not hold {service.image}")
     start = f"{repository(normalise(service.image))}@"
     names = (name for name, image in snapshot.by_name.items() if image.id == here.id and name.startswith(start))
     digest = next(names, "").partition("@")[2]
     if not digest:
-        return Pinned(service.name, service.image, "", f"{service.image} was never pulled or pushed")
-    return Pinned(service.name, service.image, f"{repository(service.image)}@{digest}")
+        return PinnedService(service.name, service.image, "", f"{service.image} was never pulled or pushed")
+    return PinnedService(service.name, service.image, f"{repository(service.image)}@{digest}")

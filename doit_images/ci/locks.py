@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from doit_images.ci.digests import Pinned
+from doit_images.ci.digests import PinnedService
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.references import path_of
 from doit_images.core.run import Run
@@ -22,7 +22,7 @@ class Locked(NamedTuple):
     digest: str
 
 
-def keep(run: Run, images: Sequence[Pinned]) -> str:
+def keep(run: Run, images: Sequence[PinnedService]) -> str:
     """Let the shared registry keep those of these images that were built here; what the lock is called. "" where there
     is none, and where the registry does not take it: that is said, for the images can be deployed all the same."""
     address, ours = run.settings.cache_registry, [one for one in images if one.fingerprint]

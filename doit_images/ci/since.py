@@ -43,7 +43,7 @@ class Since(NamedTuple):
     unknown: tuple[str, ...]
 
 
-class Asked(NamedTuple):
+class Comparison(NamedTuple):
     """What is asked about: a working copy, a commit, and the one to compare with (``""``: the main branch ``main``)."""
 
     copy: WorkingCopy
@@ -52,7 +52,7 @@ class Asked(NamedTuple):
     main: str
 
 
-def plan_since(asked: Asked) -> Since:
+def plan_since(asked: Comparison) -> Since:
     """The plan of ``asked.at`` against its merge base with ``asked.since``. Raises ``UserError`` for a revision that
     git does not know, or a project that Compose refuses."""
     here = asked.copy.files[0].parent
@@ -90,7 +90,7 @@ def _git(folder: Path, *words: str) -> str:
     return os.fsdecode(done.output).rstrip("\n")
 
 
-def _before(folder: Path, at: str, asked: Asked) -> str:
+def _before(folder: Path, at: str, asked: Comparison) -> str:
     """The commit to compare with: where ``at`` left the branch that is named, else the main one; on that, its first
     parent; "" for the first commit of all."""
     names = [asked.since] if asked.since else [f"origin/{asked.main}", asked.main]

@@ -27,13 +27,13 @@ class Passed:
         """Ask the plan, and bring back what a test that passed left. An error counts as not passed: the action then
         says it."""
         from doit_images.ci.testing.act import passed_before
-        from doit_images.ci.testing.planned import State, plan
+        from doit_images.ci.testing.planned import PlannedState, plan
 
         if not first_time(task):
             return False
         try:
             planned = plan(current(), [self._name])[self._name]
-            if planned.state != State.PASSED:
+            if planned.state != PlannedState.PASSED:
                 return False
             passed_before(current(), planned)
         except UserError:

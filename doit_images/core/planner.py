@@ -20,7 +20,7 @@ from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.inputs.resolver import InputResolver
 from doit_images.core.local_images import LocalImages
 from doit_images.core.planning import plan, record
-from doit_images.core.planning.asked import Asked
+from doit_images.core.planning.asked import LastAsked
 from doit_images.core.planning.plan import Decision
 from doit_images.core.planning.unasked import Unasked, settled
 
@@ -43,7 +43,7 @@ class Sources:
     peers: Callable[[], Peers]
     built_on: Callable[[], tuple[str, ...]]
     """The platforms that builds run on, where these are not the engine's."""
-    asked: Asked
+    asked: LastAsked
     learn: Callable[[Mapping[str, Decision]], None]
     """Hears what was decided about all images."""
 

@@ -29,7 +29,7 @@ from doit_images.core.inputs import environment
 from doit_images.core.inputs.resolver import InputResolver
 from doit_images.core.local_images import LocalImages
 from doit_images.core.planner import Planner, Sources
-from doit_images.core.planning.asked import Asked
+from doit_images.core.planning.asked import LastAsked
 
 if TYPE_CHECKING:
     from doit_images.core.history.expected import Expected
@@ -181,9 +181,9 @@ class Run:
         return environment.of_build(given, self.project.directory)
 
     @cached_property
-    def asked(self) -> Asked:
+    def asked(self) -> LastAsked:
         """When the shared registry was last asked about images that are fresh here."""
-        return Asked(self.folder, (self.settings.cache_registry, self.engine.address), self.settings.cache_ask)
+        return LastAsked(self.folder, (self.settings.cache_registry, self.engine.address), self.settings.cache_ask)
 
     @cached_property
     def expected(self) -> Expected:

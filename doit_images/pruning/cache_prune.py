@@ -21,7 +21,7 @@ from doit_images.core.buildkit import builder
 from doit_images.core.engine.client import in_groups, one_of
 from doit_images.core.run import Run
 from doit_images.pruning import disk_usage
-from doit_images.pruning.prune import BUILD_CACHES, Item, Kind, Pruning, choose, days, listed
+from doit_images.pruning.prune import BUILD_CACHES, Item, ItemKind, Pruning, choose, days, listed
 
 _ROUNDS = 3
 
@@ -84,7 +84,7 @@ def _choose_unused(run: Run, everything: bool, only: Container[str] | None, sinc
         item.key
         for item, _ in choose(items, settings.cache_max_age, settings.cache_max_size, everything).gone
         # How long a dedicated builder did not use a record, it only says in round figures.
-        if (item.idle >= unused or item.kind == Kind.BUILDER)
+        if (item.idle >= unused or item.kind == ItemKind.BUILDER)
         and (item.key in only if only is not None else item.kind in BUILD_CACHES)
     }
     # Once more, for the order: what lies under something that stays, stays.
@@ -130,10 +130,10 @@ def remove(run: Run, chosen: Pruning) -> dict[str, str]:
     """Remove what was chosen; returns why an item is still there, by its key."""
     left: dict[str, str] = {}
     engine = run.engine
-    by_kind: dict[Kind, list[Item]] = {}
+    by_kind: dict[ItemKind, list[Item]] = {}
     for item, _ in chosen.gone:
         by_kind.setdefault(item.kind, []).append(item)
-    for item in by_kind.get(Kind.IMAGE, ()):
+    for item in by_kind.get(ItemKind.IMAGE, ()):
         try:
             for ref in item.refs:
                 engine.untag(ref)
@@ -141,13 +141,13 @@ def remove(run: Run, chosen: Pruning) -> dict[str, str]:
                 engine.remove(item.key)
         except UserError as error:  # a container was made from it meanwhile
             left[item.key] = f"{item.name} stays: {error}"
-    engine.prune_build_cache([item.key for item in by_kind.get(Kind.ENGINE, ())])
-    _prune_builder(run, [item.key for item in by_kind.get(Kind.BUILDER, ())])
-    for item in (*by_kind.get(Kind.LOCAL, ()), *by_kind.get(Kind.LAYOUT, ())):
+    engine.prune_build_cache([item.key for item in by_kind.get(ItemKind.ENGINE, ())])
+    _prune_builder(run, [item.key for item in by_kind.get(ItemKind.BUILDER, ())])
+    for item in (*by_kind.get(ItemKind.LOCAL, ()), *by_kind.get(ItemKind.LAYOUT, ())):
         shutil.rmtree(item.key, ignore_errors=True)
         with contextlib.suppress(OSError):
             Path(item.key).parent.rmdir()  # if it was the last
-    for item in by_kind.get(Kind.OWN_FILE, ()):
+    for item in by_kind.get(ItemKind.OWN_FILE, ()):
         path = Path(item.key)
         if path.is_symlink():
             if not context.remove_unused(path):

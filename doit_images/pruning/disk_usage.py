@@ -24,7 +24,7 @@ from doit_images.core.history.store import KEEP
 from doit_images.core.planning import checkouts
 from doit_images.core.planning.action import Action
 from doit_images.core.run import Run
-from doit_images.pruning.prune import Item, Kind
+from doit_images.pruning.prune import Item, ItemKind
 
 # A build on another machine that uses this engine holds no lock that is seen here. None takes longer.
 _PASSING_SECONDS = 86400.0
@@ -34,10 +34,10 @@ def all_items(run: Run) -> list[Item]:
     """Everything, as it is now. Raises ``UserError`` when the engine does not answer; a dedicated builder that does not
     answer has nothing."""
     now = time.time()
-    items = [*images(run, now), *build_cache(Kind.ENGINE, run.engine.build_cache(), now)]
+    items = [*images(run, now), *build_cache(ItemKind.ENGINE, run.engine.build_cache(), now)]
     if run.settings.dedicated_builder:
         records = cache_records.of_builder(run.settings.builder_name, run.environ, now)
-        items += build_cache(Kind.BUILDER, records, now)
+        items += build_cache(ItemKind.BUILDER, records, now)
     return [*items, *files(run, now)]
 
 
@@ -59,7 +59,7 @@ def images(run: Run, now: float) -> list[Item]:
         layers = parts_of(chained(run.engine.layers(local_image.id)))
         name = " ".join(local_image.tags) or local_image.id[:19]
         cost = rebuild_cost.get(local_image.id, 0.0)
-        items.append(Item(local_image.id, Kind.IMAGE, name, layers, idle, cost, why, refs=local_image.tags))
+        items.append(Item(local_image.id, ItemKind.IMAGE, name, layers, idle, cost, why, refs=local_image.tags))
     return items
 
 
@@ -79,7 +79,7 @@ def _needed(run: Run) -> dict[str, str]:
     return needed
 
 
-def build_cache(kind: Kind, records: Sequence[CacheRecord], now: float) -> list[Item]:
+def build_cache(kind: ItemKind, records: Sequence[CacheRecord], now: float) -> list[Item]:
     """The records of a build cache. They belong to nobody: whoever uses this BuildKit shares them. What a record shares
     with an image counts as the image's."""
     above: dict[str, list[str]] = defaultdict(list)
@@ -110,30 +110,32 @@ def files(run: Run, now: float) -> list[Item]:
     cache = build_target.cache_folder(run)
     for index in sorted(cache.glob("*/*/index.json")):
         image = index.parent.parent.name
-        items.append(_folder(Kind.LOCAL, index.parent, f"{image} {index.parent.name}", now, expected.get(image, 0.0)))
+        items.append(
+            _folder(ItemKind.LOCAL, index.parent, f"{image} {index.parent.name}", now, expected.get(image, 0.0))
+        )
     results = build_target.results_folder(folder)
     for index in sorted((*results.glob("*/index.json"), *results.glob("bases/*/index.json"))):
         name = str(index.parent.relative_to(results))
         several = name in run.project.images and len(run.project.images[name].platforms) > 1
         why = "it holds further platforms of the image" if several else ""
-        items.append(replace(_folder(Kind.LAYOUT, index.parent, name, now, 1.0), needed=why))
+        items.append(replace(_folder(ItemKind.LAYOUT, index.parent, name, now, 1.0), needed=why))
     for other in sorted(path.parent for path in run.common.glob("*/project.json")):
         idle = now - other.stat().st_mtime
         if checkouts.gone(other):
-            items.append(_folder(Kind.OWN_FILE, other, f"{other.name}, whose Compose file is gone", now, 0.0))
+            items.append(_folder(ItemKind.OWN_FILE, other, f"{other.name}, whose Compose file is gone", now, 0.0))
         elif other != folder and idle > run.settings.cache_max_age:
             # Where each job has a COMPOSE_PROJECT_NAME of its own, these would only become more.
-            items.append(_folder(Kind.OWN_FILE, other, f"{other.name}, a project of this folder", now, 0.0))
+            items.append(_folder(ItemKind.OWN_FILE, other, f"{other.name}, a project of this folder", now, 0.0))
     for link in context.links(run.common):
         why = "" if context.unused(link) else "a build may be using it"
         name = f"contexts/{link.name}, a link for builds"
-        items.append(Item(str(link), Kind.OWN_FILE, name, idle=now - link.lstat().st_mtime, needed=why))
+        items.append(Item(str(link), ItemKind.OWN_FILE, name, idle=now - link.lstat().st_mtime, needed=why))
     for path in sorted((*folder.glob("logs/*"), *folder.glob("images/*.json"))):
         if path.is_file():
             current = path.name.removesuffix(path.suffix) in run.project.images
             why = "it tells what is here" if current and path.suffix == ".json" else ""
             parts, idle = {str(path): path.stat().st_size}, now - path.stat().st_mtime
-            items.append(Item(str(path), Kind.OWN_FILE, str(path.relative_to(folder)), parts, idle, 1.0, why))
+            items.append(Item(str(path), ItemKind.OWN_FILE, str(path.relative_to(folder)), parts, idle, 1.0, why))
     return items
 
 
@@ -174,7 +176,7 @@ def _in_use(local_image: LocalImage, users: Mapping[str, tuple[str, ...]], repos
     return "a build may be making or using it" if any(now - when < _PASSING_SECONDS for when in given) else ""
 
 
-def _folder(kind: Kind, folder: Path, name: str, now: float, rebuild_cost: float) -> Item:
+def _folder(kind: ItemKind, folder: Path, name: str, now: float, rebuild_cost: float) -> Item:
     files = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
     parts = {str(path): path.stat().st_size for path in files}
     used = max(path.stat().st_mtime for path in (folder, folder / "index.json") if path.exists())

@@ -61,7 +61,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class File:
+class LayerFile:
     """A file of a layer; ``layer`` counts from 0, the base. A hard link has no bytes of its own."""
 
     path: str
@@ -70,7 +70,7 @@ class File:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Removable:
     """A kind of content that could be removed: how many bytes in how many files, and what to do about it."""
 
     what: str
@@ -80,11 +80,11 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Content:
+class SizeReport:
     """What was found in an image: its largest files, and what of it could be removed."""
 
-    largest: tuple[File, ...]
-    could_go: tuple[Finding, ...]
+    largest: tuple[LayerFile, ...]
+    could_go: tuple[Removable, ...]
 
 
 def measure_image(engine: Engine, ref: str) -> Measured | None:
@@ -101,7 +101,7 @@ def measure_image(engine: Engine, ref: str) -> Measured | None:
 
 def contents_of(
     images: Sequence[Measured], kept: Path, environ: Mapping[str, str], progress: Callable[[str], None]
-) -> dict[str, Content]:
+) -> dict[str, SizeReport]:
     """What is in these images, by image id. An id never changes what it means, so that each image is read once: what
     was found is kept in the file ``kept``."""
     known = (memory.recall(kept) or {}).get(_FORMAT, {})
@@ -111,9 +111,9 @@ def contents_of(
     if unknown:
         memory.remember(kept, {_FORMAT: known})
     return {
-        image.id: Content(
-            tuple(File(**file) for file in known[image.id]["largest"]),
-            tuple(Finding(**finding) for finding in known[image.id]["could_go"]),
+        image.id: SizeReport(
+            tuple(LayerFile(**file) for file in known[image.id]["largest"]),
+            tuple(Removable(**finding) for finding in known[image.id]["could_go"]),
         )
         for image in images
     }
@@ -121,7 +121,7 @@ def contents_of(
 
 def files_of(
     images: Sequence[Measured], environ: Mapping[str, str], progress: Callable[[str], None]
-) -> dict[str, list[File]]:
+) -> dict[str, list[LayerFile]]:
     """The files of these images' layers by image id, from one ``docker save``; ``UserError`` with the engine's
     words."""
     ids = list(dict.fromkeys(image.id for image in images))
@@ -131,7 +131,7 @@ def files_of(
         return read_archive(stream, progress)
 
 
-def read_archive(stream: IO[bytes], progress: Callable[[str], None] = lambda line: None) -> dict[str, list[File]]:
+def read_archive(stream: IO[bytes], progress: Callable[[str], None] = lambda line: None) -> dict[str, list[LayerFile]]:
     """The files of all images in a ``docker save`` archive, by image id, layer by layer."""
     layers: dict[str, list[tuple[str, int]]] = {}
     manifest: list[dict[str, Any]] = []
@@ -149,15 +149,17 @@ def read_archive(stream: IO[bytes], progress: Callable[[str], None] = lambda lin
     for image in manifest:
         number = image["Config"].rpartition("/")[2].removesuffix(".json")
         files[f"sha256:{number}"] = [
-            File(path, size, place) for place, name in enumerate(image["Layers"]) for path, size in layers.get(name, ())
+            LayerFile(path, size, place)
+            for place, name in enumerate(image["Layers"])
+            for path, size in layers.get(name, ())
         ]
     return files
 
 
-def remaining(files: Iterable[File]) -> tuple[list[File], list[File]]:
+def remaining(files: Iterable[LayerFile]) -> tuple[list[LayerFile], list[LayerFile]]:
     """The files that a container sees, and those of lower layers that a later one replaced or deleted."""
-    seen: dict[str, File] = {}
-    gone: list[File] = []
+    seen: dict[str, LayerFile] = {}
+    gone: list[LayerFile] = []
     for file in sorted(files, key=lambda file: file.layer):
         folder, _, name = file.path.rpartition("/")
         if name == ".wh..wh..opq":
@@ -173,7 +175,7 @@ def remaining(files: Iterable[File]) -> tuple[list[File], list[File]]:
     return list(seen.values()), gone
 
 
-def content_of(files: Iterable[File]) -> Content:
+def content_of(files: Iterable[LayerFile]) -> SizeReport:
     """The largest of these files, and what of them an image that runs a service rarely needs, most bytes first."""
     kept, gone = remaining(files)
     kinds: dict[tuple[str, str], list[int]] = {}
@@ -184,6 +186,8 @@ def content_of(files: Iterable[File]) -> Content:
             if pattern.match(file.path):
                 kinds.setdefault((what, remedy), []).append(file.size)
                 break
-    findings = [Finding(what, sum(sizes), len(sizes), remedy) for (what, remedy), sizes in kinds.items() if sum(sizes)]
+    findings = [
+        Removable(what, sum(sizes), len(sizes), remedy) for (what, remedy), sizes in kinds.items() if sum(sizes)
+    ]
     largest = sorted(kept, key=lambda file: (-file.size, file.path))[:_LARGEST]
-    return Content(tuple(largest), tuple(sorted(findings, key=lambda finding: -finding.size)))
+    return SizeReport(tuple(largest), tuple(sorted(findings, key=lambda finding: -finding.size)))

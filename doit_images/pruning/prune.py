@@ -17,7 +17,7 @@ from doit_images.core.engine.layers import Disk, together
 _SHOWN = 20  # of a kind, one by one; a build cache has thousands of records
 
 
-class Kind(StrEnum):
+class ItemKind(StrEnum):
     """What disk is spent on, as people read it."""
 
     IMAGE = "image"
@@ -31,7 +31,7 @@ class Kind(StrEnum):
     """In the shared registry: no disk of this machine."""
 
 
-BUILD_CACHES = (Kind.ENGINE, Kind.BUILDER)
+BUILD_CACHES = (ItemKind.ENGINE, ItemKind.BUILDER)
 """The kinds that belong to everybody who builds with the same BuildKit."""
 
 
@@ -45,7 +45,7 @@ class Item:
     which must go before it can. ``refs`` are the names by which whoever removes it finds it, where its key is none."""
 
     key: str
-    kind: Kind
+    kind: ItemKind
     name: str
     parts: Mapping[str, int] = field(default_factory=dict)
     idle: float = 0.0

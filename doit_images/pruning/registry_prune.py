@@ -25,7 +25,7 @@ from doit_images.core.base.references import KEPT, TESTED, kind_of, path_of
 from doit_images.core.run import Run
 from doit_images.pruning import git_states
 from doit_images.pruning.git_states import Needed
-from doit_images.pruning.prune import Item, Kind, Pruning, choose, listed
+from doit_images.pruning.prune import Item, ItemKind, Pruning, choose, listed
 from doit_images.pruning.registry_contents import Contents, Held, Repository
 from doit_images.share import connection
 from doit_images.share.no_answer import NoImage, Unavailable
@@ -171,13 +171,13 @@ def items(there: Mapping[str, Contents], known: Needed) -> list[Item]:
                 found.append(_item(path, (), f"{name}, which has no tag any more", held, known))
             elif digest not in named:  # in any repository
                 what = f"what is attached to {name}, which is gone"
-                found.append(Item(f"{path}@{digest}", Kind.SHARED, what, idle=time.time()))
+                found.append(Item(f"{path}@{digest}", ItemKind.SHARED, what, idle=time.time()))
     return found
 
 
 def _item(path: str, tags: Sequence[str], name: str, one: Held, known: Needed) -> Item:
     idle, key = max(0.0, time.time() - one.made) if one.made else math.inf, f"{path}@{one.digest}"
-    return Item(key, Kind.SHARED, name, one.parts, idle, needed=_why(path, tags, known, one), refs=tuple(tags))
+    return Item(key, ItemKind.SHARED, name, one.parts, idle, needed=_why(path, tags, known, one), refs=tuple(tags))
 
 
 def _why(path: str, tags: Sequence[str], known: Needed, one: Held) -> str:

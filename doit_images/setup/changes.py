@@ -10,7 +10,7 @@ from doit_images.core.base import files
 from doit_images.core.base.errors import UserError
 
 
-class Change(NamedTuple):
+class FileChange(NamedTuple):
     """A file and its text before and after; None where it does not exist."""
 
     path: Path
@@ -46,15 +46,15 @@ def read(path: Path) -> str | None:
         raise UserError("this file is not UTF-8 text", where=str(path), remedy="see docs/your-project.md") from None
 
 
-def cut(path: Path, without: Callable[[str], str]) -> Iterable[Change]:
+def cut(path: Path, without: Callable[[str], str]) -> Iterable[FileChange]:
     """The change that removes our lines from a file, and the file if nothing else was in it."""
     before = read(path)
     after = before and without(before)
     if before and after != before:
-        yield Change(path, before, after or None)
+        yield FileChange(path, before, after or None)
 
 
-def told(changes: Iterable[Change], folder: Path) -> str:
+def told(changes: Iterable[FileChange], folder: Path) -> str:
     """The changes in words, with their lines; of a long file only how many."""
     import os
 

@@ -20,7 +20,7 @@ from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
 from doit_images.core.compose.project import compose_files
 from doit_images.setup import lines
-from doit_images.setup.changes import Change, read, told
+from doit_images.setup.changes import FileChange, read, told
 
 DODO, WRAPPER, WRAPPER_NEEDS = "dodo.py", "doitw", "requirements-doitw.txt"
 REQUIREMENTS = ("requirements-dev.in", "requirements-dev.txt", "requirements.in", "requirements.txt")
@@ -52,7 +52,7 @@ def init(folder: Path, wrapper: bool, prefix: str | None, dry_run: bool) -> None
     commands.show([sys.executable, "-B", "-m", "doit", f"{prefix}plan"], cwd=folder)
 
 
-def planned(folder: Path, wrapper: bool, prefix: str | None) -> Iterator[Change]:
+def planned(folder: Path, wrapper: bool, prefix: str | None) -> Iterator[FileChange]:
     """What is to be written. Raises ``UserError``."""
     yield from _dodo(folder / DODO, prefix)
     if wrapper:
@@ -80,13 +80,13 @@ def _need_compose_file(folder: Path) -> None:
     raise UserError("there is no Compose file", where=str(folder), remedy=remedy or "see COMPOSE_FILE")
 
 
-def _dodo(path: Path, prefix: str | None) -> Iterator[Change]:
+def _dodo(path: Path, prefix: str | None) -> Iterator[FileChange]:
     text = read(path)
     if text is not None and lines.has(text):
         return
     if text is not None:
         prefix = _free(path, prefix)
-    yield Change(path, text, lines.dodo(text, prefix or ""))
+    yield FileChange(path, text, lines.dodo(text, prefix or ""))
 
 
 def _free(path: Path, prefix: str | None) -> str:
@@ -123,7 +123,7 @@ def _prefix_of(path: Path) -> str:
     return found[1] if found else ""
 
 
-def _requirement(folder: Path) -> Iterator[Change]:
+def _requirement(folder: Path) -> Iterator[FileChange]:
     """The requirement, in the nearest file of the repository that takes one, else in a new one; nothing where it is
     there."""
     places = list(requirement_files(folder))
@@ -138,10 +138,10 @@ def _requirement(folder: Path) -> Iterator[Change]:
                                 remedy=f"add {_wanted('>=')} to it, and run this again")  # fmt: skip
         else:
             after = lines.required(text, _wanted("=="))
-        yield Change(path, text, after)
+        yield FileChange(path, text, after)
         return
     free = next(name for name in ("requirements-dev.txt", "requirements-doit.txt") if not (folder / name).exists())
-    yield Change(folder / free, None, lines.required("", _wanted("==")))
+    yield FileChange(folder / free, None, lines.required("", _wanted("==")))
 
 
 def requirement_files(folder: Path) -> Iterator[Path]:
@@ -169,16 +169,16 @@ def _wanted(how: str) -> str:
     return f"{lines.NAME}{how}{doit_images.__version__}"
 
 
-def _ignored(folder: Path) -> Iterator[Change]:
+def _ignored(folder: Path) -> Iterator[FileChange]:
     """What Python compiles of a dodo file, where git would show it."""
     inside = commands.answer(["git", "-C", str(folder), "rev-parse", "--is-inside-work-tree"])
     if inside and not commands.answer(["git", "-C", str(folder), "check-ignore", f"{_COMPILED}dodo.pyc"]):
         path = folder / ".gitignore"
         text = read(path)
-        yield Change(path, text, lines.ignored(text or "", _COMPILED))
+        yield FileChange(path, text, lines.ignored(text or "", _COMPILED))
 
 
-def _wrapper(folder: Path) -> Iterator[Change]:
+def _wrapper(folder: Path) -> Iterator[FileChange]:
     """``doitw`` as this repository has it, but for where it installs: ``.venv`` and ``requirements.txt`` are the
     project's own."""
     path, needs = folder / WRAPPER, folder / WRAPPER_NEEDS
@@ -190,6 +190,6 @@ def _wrapper(folder: Path) -> Iterator[Change]:
                         ("build_optimized", "build")):  # fmt: skip
         text = text.replace(word, other)
     if text != before:
-        yield Change(path, before, text, 0o777)
+        yield FileChange(path, before, text, 0o777)
     if not lines.has(read(needs) or ""):
-        yield Change(needs, read(needs), lines.required(read(needs) or "", _wanted("==")))
+        yield FileChange(needs, read(needs), lines.required(read(needs) or "", _wanted("==")))

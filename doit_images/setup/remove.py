@@ -11,7 +11,7 @@ from doit_images.core.base.errors import UserError, os_reason
 from doit_images.core.building import prune_lock
 from doit_images.core.run import Run
 from doit_images.setup import lines, machine
-from doit_images.setup.changes import Change, cut, read, told
+from doit_images.setup.changes import FileChange, cut, read, told
 from doit_images.setup.init import DODO, WRAPPER, WRAPPER_NEEDS, is_wrapper, requirement_files
 from doit_images.setup.machine import Thing
 
@@ -45,13 +45,13 @@ def remove(folder: Path, dry_run: bool, yes: bool) -> None:
     print("it is gone; the package itself goes by `pip uninstall doit-images`, or by `uv sync`")
 
 
-def _changes(folder: Path) -> Iterator[Change]:
+def _changes(folder: Path) -> Iterator[FileChange]:
     """What ``init`` wrote into the project, taken out again."""
     yield from cut(folder / DODO, lines.without_dodo)
     yield from cut(folder / ".gitignore", lines.without_ignored)
     yield from cut(folder / WRAPPER_NEEDS, lines.without_required)
     if is_wrapper(text := read(folder / WRAPPER)):
-        yield Change(folder / WRAPPER, text, None)
+        yield FileChange(folder / WRAPPER, text, None)
     if not _used_elsewhere(folder):
         for path in requirement_files(folder):
             project = path.name == "pyproject.toml"

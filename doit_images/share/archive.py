@@ -28,7 +28,7 @@ from doit_images.core.engine.client import LocalImage
 from doit_images.core.engine.endpoint import leading_to
 from doit_images.core.engine.labels import FINGERPRINT
 from doit_images.core.planning.action import Action
-from doit_images.core.planning.agreement import Verdict
+from doit_images.core.planning.agreement import Resolution
 from doit_images.core.planning.plan import Decision
 from doit_images.core.planning.wanted import wanted_of
 from doit_images.core.run import Run
@@ -205,7 +205,7 @@ def push_all(run: Run) -> str:
         if wanted is None:
             continue
         what, shared_image = publish.offer(machines, decision, wanted, local_image)
-        if not share.writes or (what == Verdict.PUSH and shared_image is None):
+        if not share.writes or (what == Resolution.PUSH and shared_image is None):
             raise UserError(f"{decision.name} could not be pushed to {share.address}")
-        pushed += what == Verdict.PUSH
+        pushed += what == Resolution.PUSH
     return f"pushed {pushed} images to {share.address}, {len(fresh) - pushed} needed no push"

@@ -25,7 +25,7 @@ from doit_images.core.base import memory
 from doit_images.core.base.shapes import fits
 from doit_images.core.engine.labels import translated
 from doit_images.core.planning.shared_image import SharedImage
-from doit_images.share.redis_client import Store
+from doit_images.share.redis_client import RedisClient
 
 _MADE, _SHARED = "{doit-images}:made:", "{doit-images}:shared:"
 _REMEMBERED_SECONDS = 90 * 86400  # how long an image is known that nobody builds again
@@ -36,7 +36,7 @@ Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
-class Made:
+class KnownResult:
     """What is known of a fingerprint: the digest in the shared registry ("" if it is not there), the seconds that the
     build took, and the image's bytes."""
 
@@ -45,18 +45,18 @@ class Made:
     size: int
 
 
-class Index:
+class ResultIndex:
     """The index in a Redis."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: RedisClient) -> None:
         self._store = store
 
-    def lookup(self, fingerprints: Sequence[str]) -> dict[str, Made]:
+    def lookup(self, fingerprints: Sequence[str]) -> dict[str, KnownResult]:
         """What is known of the builds of these fingerprints, in one round trip."""
-        known = self._known(_MADE, fingerprints, Made)
+        known = self._known(_MADE, fingerprints, KnownResult)
         return {name: made for name, made in known.items() if 0 <= made.seconds < _LONGEST_SECONDS and made.size >= 0}
 
-    def publish(self, made: Mapping[str, Made]) -> None:
+    def publish(self, made: Mapping[str, KnownResult]) -> None:
         """Put what was made into the index, in one round trip."""
         self._put(_MADE, made, _REMEMBERED_SECONDS)
 

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from doit_images.core.base import commands
-from doit_images.share.index import Index
-from doit_images.share.redis_client import Store
+from doit_images.share.index import ResultIndex
+from doit_images.share.redis_client import RedisClient
 
 LEASE_SECONDS = 15.0
 """How long a lease outlives a holder that does not renew it any more."""
@@ -91,13 +91,13 @@ class BuildCoordinator:
     """
 
     def __init__(self, url: str, say: Callable[[str], None], lease_seconds: float = LEASE_SECONDS) -> None:
-        self._store = Store(url, say)
+        self._store = RedisClient(url, say)
         self._say = say
         self._seconds = lease_seconds
         self._held: dict[str, Lease] = {}
         self._watched: dict[str, float] = {}  # until when a lease is watched, at most
         self._blind = False  # whether this account may see no leases
-        self.index = Index(self._store)
+        self.index = ResultIndex(self._store)
         """What is known of results."""
 
     @property

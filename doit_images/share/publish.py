@@ -12,7 +12,7 @@ from doit_images.core.building import build_target
 from doit_images.core.building.events import ImageNoted
 from doit_images.core.engine.client import LocalImage
 from doit_images.core.engine.labels import INPUT_DIGEST
-from doit_images.core.planning.agreement import Verdict, verdict
+from doit_images.core.planning.agreement import Resolution, verdict
 from doit_images.core.planning.plan import Decision, own_only
 from doit_images.core.planning.wanted import Wanted, wanted_of
 from doit_images.core.run import Run
@@ -40,20 +40,20 @@ def give(
             machines.base_given = True
     what, shared_image = offer(machines, decision, wanted, local_image, pushed)
     if run.settings.cache_write and not machines.coordinator.lost(wanted.turn):
-        made = index.Made(shared_image.digest if shared_image else "", seconds, local_image.size)
+        made = index.KnownResult(shared_image.digest if shared_image else "", seconds, local_image.size)
         machines.coordinator.index.publish({wanted.fingerprint: made})
-    takes = what == Verdict.TAKE and shared_image and share.gives(shared_image) and not own_only(decision.inputs)
+    takes = what == Resolution.TAKE and shared_image and share.gives(shared_image) and not own_only(decision.inputs)
     return shared_image if takes else None
 
 
 def offer(
     machines: Machines, decision: Decision, wanted: Wanted, local_image: LocalImage, pushed: Whole | None = None
-) -> tuple[Verdict, SharedImage | None]:
+) -> tuple[Resolution, SharedImage | None]:
     """Push an image to where all agree to find it, after the parents that are missing there, if it counts; one that its
     builder ``pushed`` only gets its name there. Returns what was done and what the registry then holds."""
     run, registry = machines.run, machines.share
     if not registry.reads:
-        return Verdict.KEEP, None
+        return Resolution.KEEP, None
     on_shared = on_shared_parents(machines, decision)
     registry.forget(wanted)
     shared_image = registry.look({"": wanted}).get("")
@@ -61,20 +61,20 @@ def offer(
     def content() -> str:
         return pushed.content if pushed else run.planner.content_of(decision.inputs, local_image)
 
-    def judged() -> Verdict:
+    def judged() -> Resolution:
         return verdict(local_image.labels, content, shared_image, on_shared)
 
     what = judged()
-    if what == Verdict.PUSH and registry.writes and machines.coordinator.lost(wanted.turn):
+    if what == Resolution.PUSH and registry.writes and machines.coordinator.lost(wanted.turn):
         run.events.emit(ImageNoted(decision.name, "not pushed: meanwhile another machine has the turn to build it"))
-    elif what == Verdict.PUSH and registry.writes:
+    elif what == Resolution.PUSH and registry.writes:
         run.events.emit(ImageNoted(decision.name, f"pushing to {registry.address}"))
         whole = pushed or _in_layout(run, decision, local_image)
         shared_image = registry.push(wanted, local_image, run.engine, build_target.inline_tags(run), whole)
         run.local_images.changed()
         # Between the look and the push another machine may have pushed, and be found there now.
-        if shared_image and judged() == Verdict.TAKE:
-            return Verdict.TAKE, shared_image
+        if shared_image and judged() == Resolution.TAKE:
+            return Resolution.TAKE, shared_image
     return what, shared_image
 
 

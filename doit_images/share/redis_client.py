@@ -17,7 +17,7 @@ _REST_SECONDS, _LONGEST_REST = 15.0, 240.0  # how long it is left alone the firs
 _SENTINEL_PORT = 26379
 
 
-class Store:
+class RedisClient:
     """The Redis at ``url``; "" is none. ``say`` tells people what goes wrong, once. Nothing raises for a Redis that
     fails: it is left alone for a while."""
 

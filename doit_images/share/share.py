@@ -26,9 +26,9 @@ from doit_images.core.planning.shared_image import SharedImage
 from doit_images.core.planning.wanted import Wanted, all_wanted
 from doit_images.share import reaching, signatures, travel, trusted
 from doit_images.share.circuit_breaker import CircuitBreaker, HealthCheck
-from doit_images.share.index import Index
+from doit_images.share.index import ResultIndex
 from doit_images.share.no_answer import NoImage, Unavailable
-from doit_images.share.redis_client import Store
+from doit_images.share.redis_client import RedisClient
 from doit_images.share.signing import IMAGES, NotSigned
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Share:
         self._looks, self._pulls, self._pushes = (CircuitBreaker(most) for most in (3, 2, 2))
         self._health = HealthCheck(lambda seconds: self.registry.ping(seconds), self._tell_gone)
         self._said: set[str] = set()
-        self._index, self._index_seconds = Index(Store("", say)), 0.0
+        self._index, self._index_seconds = ResultIndex(RedisClient("", say)), 0.0
         self._direct: set[tuple[str, str]] = set()  # what the registry itself is to be asked about
         self._indexed: set[tuple[str, str]] = set()  # what is known from the index only
         self._recalled: set[tuple[str, str]] = set()  # what is known from a run before only
@@ -85,7 +85,7 @@ class Share:
     def _travel(self) -> travel.Travel:
         return travel.Travel(self.registry, self._health)
 
-    def ask_first(self, index: Index, seconds: float) -> None:
+    def ask_first(self, index: ResultIndex, seconds: float) -> None:
         """From now on ask the index before the registry, whose answers are kept there for so long."""
         self._index, self._index_seconds = index, seconds
 
@@ -356,7 +356,7 @@ class Share:
 
 
 def of(
-    settings: Settings, say: Callable[[str], None], index: Index | None = None, memory: Remembered | None = None
+    settings: Settings, say: Callable[[str], None], index: ResultIndex | None = None, memory: Remembered | None = None
 ) -> Share:
     """The shared registry by the settings, the ``index`` before it, with what earlier runs knew, if that is kept.
     Raises ``UserError`` for a list of trusted builders that is not one."""

@@ -25,7 +25,7 @@ from doit_images.core.run import Run
 from doit_images.stack import images, secrets
 from doit_images.stack.containers import Container, Containers
 from doit_images.stack.events import waiting
-from doit_images.stack.health import Health, Limits, Outcome, Verdict, wait
+from doit_images.stack.health import Health, ServiceHealth, Waited, WaitLimits, wait
 
 _LAST_LINES = 15
 _LEAVE_SECONDS = 10
@@ -41,18 +41,18 @@ class Terms:
     """How a stack is started: who hears of it, how long it may take, and the file for what Compose says."""
 
     events: Events
-    limits: Limits
+    limits: WaitLimits
     log: Path
 
 
 def terms(run: Run, command: str, enough: Callable[[], bool] | None = None) -> Terms:
-    """As the settings of this run say, for one of its commands; ``enough`` as in ``Limits``."""
+    """As the settings of this run say, for one of its commands; ``enough`` as in ``WaitLimits``."""
     settings = run.settings
-    limits = Limits(overall=settings.up_seconds, service=settings.up_service_seconds, enough=enough)
+    limits = WaitLimits(overall=settings.up_seconds, service=settings.up_service_seconds, enough=enough)
     return Terms(run.events, limits, run.folder / "logs" / f"compose-{command}.log")
 
 
-def start(compose: Compose, terms: Terms, only: Sequence[str] = (), built: Mapping[str, str] | None = None) -> Outcome:
+def start(compose: Compose, terms: Terms, only: Sequence[str] = (), built: Mapping[str, str] | None = None) -> Waited:
     """Create and start what is missing or changed, and wait until all is healthy or something is not.
 
     ``only`` are the services that are wanted, with what they depend on (default: all). ``built`` is which image each
@@ -75,7 +75,7 @@ def start(compose: Compose, terms: Terms, only: Sequence[str] = (), built: Mappi
         _Work(compose, services, only, built or {}, output) as work,
     ):
 
-        def checked(verdicts: Mapping[str, Verdict], seconds: float) -> None:
+        def checked(verdicts: Mapping[str, ServiceHealth], seconds: float) -> None:
             if commands.stopping():
                 raise commands.Stopped
             show(verdicts, seconds)
@@ -104,7 +104,7 @@ def refused(words: str, log: Path) -> UserError:
     return UserError(f"docker compose up: {words}", remedy=remedy)
 
 
-def _remarks(outcome: Outcome, compose: Compose) -> list[str]:
+def _remarks(outcome: Waited, compose: Compose) -> list[str]:
     """What services that ran once, and ended well, wrote to standard error: not wrong, but to be known."""
     project = Containers(compose.project)
     ended = (container for container in outcome.containers if container.state == "exited" and not container.exit_code)
@@ -195,13 +195,13 @@ def stop_unhealthy(compose: Compose, project: Containers) -> None:
         compose.run("--progress", "plain", "stop", *unhealthy)
 
 
-def explain(outcome: Outcome, compose: Compose) -> str:
+def explain(outcome: Waited, compose: Compose) -> str:
     """Why the stack is not healthy: each failed service in a sentence, with the last lines that it wrote."""
     project = Containers(compose.project)
     return "\n".join(_explain(name, verdict, outcome, project, compose) for name, verdict in outcome.failed.items())
 
 
-def _explain(name: str, verdict: Verdict, outcome: Outcome, project: Containers, compose: Compose) -> str:
+def _explain(name: str, verdict: ServiceHealth, outcome: Waited, project: Containers, compose: Compose) -> str:
     late = f" after {outcome.seconds:.0f} s (UP_SECONDS)" if verdict.state == Health.WAITING else ""
     paragraphs = [f"{name}: {verdict.words}{late}"]
     for container in [container for container in outcome.containers if container.service == name][:1]:

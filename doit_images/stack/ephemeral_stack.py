@@ -27,7 +27,7 @@ from doit_images.stack import bringup, secrets
 from doit_images.stack.bringup import Terms
 from doit_images.stack.containers import Containers, projects
 from doit_images.stack.free_port import is_free
-from doit_images.stack.health import Outcome
+from doit_images.stack.health import Waited
 
 OVERRIDE = "docker-compose.test.yml"
 _MARK = "-ci-"
@@ -42,7 +42,7 @@ class EphemeralStack:
     """A stack that runs: what Compose knows of it, and how it came up."""
 
     compose: Compose
-    outcome: Outcome
+    outcome: Waited
 
 
 def with_override(compose: Compose) -> Compose:
@@ -73,7 +73,7 @@ def running(
         yield _start(own, stack, lambda started: bringup.start(started, terms, only, built))
 
 
-def _start(compose: Compose, stack: contextlib.ExitStack, start: Callable[[Compose], Outcome]) -> EphemeralStack:
+def _start(compose: Compose, stack: contextlib.ExitStack, start: Callable[[Compose], Waited]) -> EphemeralStack:
     """Start it with free ports, which ``stack`` holds; with others where somebody took one of these meanwhile."""
     reached = [name for name, service in compose.services().items() if service.replicas and service.ports]
     for left in reversed(range(_TRIES)):

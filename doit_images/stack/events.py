@@ -9,7 +9,7 @@ from typing import Any
 
 from doit_images.core.base.events import Events
 from doit_images.stack.containers import Container
-from doit_images.stack.health import Outcome, Show, Verdict
+from doit_images.stack.health import ServiceHealth, Show, Waited
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class WaitBegan:
 class HealthChecked:
     """How each service is, so many seconds after the beginning."""
 
-    verdicts: Mapping[str, Verdict]
+    verdicts: Mapping[str, ServiceHealth]
     seconds: float
 
 
@@ -49,7 +49,7 @@ def waiting(events: Events, live: bool = True) -> Iterator[Show]:
         events.emit(WaitEnded())
 
 
-def rows_of(outcome: Outcome) -> list[dict[str, Any]]:
+def rows_of(outcome: Waited) -> list[dict[str, Any]]:
     """What came of waiting, as ``rows``."""
     return rows(list(outcome.verdicts), outcome.containers)
 

@@ -38,7 +38,7 @@ class Health(StrEnum):
 
 
 @dataclass(frozen=True)
-class Limits:
+class WaitLimits:
     """How long to wait, in seconds: for everything, and for one service beyond what its health check grants it.
     ``enough``: whether nobody waits any longer, asked once Compose is done; for who goes on with something else."""
 
@@ -48,7 +48,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ServiceHealth:
     """How a service is, in one word, in more, and since when, by the epoch's seconds."""
 
     state: Health
@@ -57,17 +57,17 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Waited:
     """How waiting ended: the verdict of each service, its containers, how long it took, and whether nobody waited any
-    longer (``Limits.enough``)."""
+    longer (``WaitLimits.enough``)."""
 
-    verdicts: Mapping[str, Verdict]
+    verdicts: Mapping[str, ServiceHealth]
     containers: Sequence[Container]
     seconds: float
     cut_short: bool = False
 
     @property
-    def failed(self) -> dict[str, Verdict]:
+    def failed(self) -> dict[str, ServiceHealth]:
         """The services that are to blame: those that failed, else those that had no more time, else the rest."""
         for state in (Health.FAILED, Health.WAITING, Health.BLOCKED):
             if bad := {name: verdict for name, verdict in self.verdicts.items() if verdict.state == state}:
@@ -80,12 +80,12 @@ class Outcome:
         return not self.failed
 
 
-Show = Callable[[Mapping[str, Verdict], float], None]
+Show = Callable[[Mapping[str, ServiceHealth], float], None]
 
 
 def wait(
-    project: Containers, expected: Mapping[str, int], limits: Limits, *, working: Callable[[], bool], show: Show
-) -> Outcome:
+    project: Containers, expected: Mapping[str, int], limits: WaitLimits, *, working: Callable[[], bool], show: Show
+) -> Waited:
     """Wait until every expected service (name → containers) is ready, one has failed, or the time is over.
 
     ``working`` says whether Compose is still at work: until it is not, a container that is not there may still come.
@@ -110,7 +110,7 @@ def wait(
             cut_short = bool(not over and not busy and limits.enough and limits.enough())
             pause = _ASK_SECONDS if limits.enough else _LOOK_SECONDS
             if over or cut_short:
-                return Outcome(verdicts, containers, seconds, cut_short)
+                return Waited(verdicts, containers, seconds, cut_short)
             _until_something_happens(events, pause)
 
 
@@ -128,52 +128,52 @@ class Moment:
     seen: Mapping[tuple[str, float], float] = field(default_factory=dict)
 
 
-def judge(expected: Mapping[str, int], containers: Sequence[Container], moment: Moment) -> dict[str, Verdict]:
+def judge(expected: Mapping[str, int], containers: Sequence[Container], moment: Moment) -> dict[str, ServiceHealth]:
     """The verdict of each expected service (name → containers)."""
     verdicts = {}
     for name, replicas in expected.items():
         own = [_judge(container, moment) for container in containers if container.service == name]
         if len(own) < replicas:
-            to_come = Verdict(Health.WAITING, "to be created")
-            own.append(to_come if moment.coming else Verdict(Health.BLOCKED, "has no container"))
+            to_come = ServiceHealth(Health.WAITING, "to be created")
+            own.append(to_come if moment.coming else ServiceHealth(Health.BLOCKED, "has no container"))
         verdicts[name] = min(own, key=lambda verdict: list(Health).index(verdict.state))
     return verdicts
 
 
-def _judge(container: Container, moment: Moment) -> Verdict:
+def _judge(container: Container, moment: Moment) -> ServiceHealth:
     before, started = moment.before.get(container.id), container.started
     # What Compose is about to replace or to start again may end as it likes.
     doomed = moment.coming and before is not None
     again = container.restarts - (before.restarts if before else 0)
     if again >= RESTARTS and not doomed:
         words = f"crash loop: restarted {again} times, last with status {container.exit_code}"
-        return Verdict(Health.FAILED, words, started)
+        return ServiceHealth(Health.FAILED, words, started)
     if container.state == "created":
         if moment.coming:
-            return Verdict(Health.WAITING, "created")
+            return ServiceHealth(Health.WAITING, "created")
         if container.error:
-            return Verdict(Health.FAILED, f"could not be started: {container.error}")
-        return Verdict(Health.BLOCKED, "was created, but not started")
+            return ServiceHealth(Health.FAILED, f"could not be started: {container.error}")
+        return ServiceHealth(Health.BLOCKED, "was created, but not started")
     if container.state == "restarting":
-        return Verdict(Health.WAITING, f"ended with status {container.exit_code}, starting again", started)
+        return ServiceHealth(Health.WAITING, f"ended with status {container.exit_code}, starting again", started)
     if container.state in ("exited", "dead"):
         if doomed:
-            return Verdict(Health.WAITING, "stopped", started)
+            return ServiceHealth(Health.WAITING, "stopped", started)
         if container.exit_code == 0 and not container.always:
-            return Verdict(Health.READY, "done", started)
-        return Verdict(Health.FAILED, f"ended with status {container.exit_code}", started)
+            return ServiceHealth(Health.READY, "done", started)
+        return ServiceHealth(Health.FAILED, f"ended with status {container.exit_code}", started)
     if container.state != "running":
-        return Verdict(Health.WAITING, container.state, started)
+        return ServiceHealth(Health.WAITING, container.state, started)
     if container.health == "unhealthy":
-        return Verdict(Health.WAITING if doomed else Health.FAILED, "unhealthy", started)
+        return ServiceHealth(Health.WAITING if doomed else Health.FAILED, "unhealthy", started)
     if container.health == "starting":
         patience = container.start_period + moment.service_seconds
         if moment.now - max(started, moment.since) > patience and not doomed:
-            return Verdict(Health.FAILED, f"not healthy after {patience:.0f} s", started)
-        return Verdict(Health.WAITING, "starting", started)
+            return ServiceHealth(Health.FAILED, f"not healthy after {patience:.0f} s", started)
+        return ServiceHealth(Health.WAITING, "starting", started)
     if not container.health and not _steady(container, before, moment):
-        return Verdict(Health.WAITING, "just started", started)
-    return Verdict(Health.READY, container.health or "running", started)
+        return ServiceHealth(Health.WAITING, "just started", started)
+    return ServiceHealth(Health.READY, container.health or "running", started)
 
 
 def _steady(container: Container, before: Container | None, moment: Moment) -> bool:

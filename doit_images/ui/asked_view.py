@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from doit_images.ci.verifying import asking
-from doit_images.ci.verifying.asking import Answer, Declared
+from doit_images.ci.verifying.asking import BuildKitAnswer, Declared
 from doit_images.ci.verifying.verify import chosen
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError, printable
@@ -23,7 +23,7 @@ def check(run: Run, images: Sequence[str], as_json: bool) -> None:
     """Ask about these images (default: all), and print each answer as soon as it is known. ``UserError`` where BuildKit
     would have run a step of one that is called fresh."""
     run.settings.need_engine()
-    names, declared, answers = chosen(run, images), Declared.of(run), list[Answer]()
+    names, declared, answers = chosen(run, images), Declared.of(run), list[BuildKitAnswer]()
     reports: dict[str, Path] = {}
     for name in names:
         answers.append(asking.ask(run, name, declared))
@@ -45,7 +45,7 @@ def check(run: Run, images: Sequence[str], as_json: bool) -> None:
         )
 
 
-def text(answer: Answer) -> str:
+def text(answer: BuildKitAnswer) -> str:
     """An answer for people, in one line."""
     if answer.unasked:
         return f"{answer.name}: not known: {answer.unasked}"
@@ -54,13 +54,13 @@ def text(answer: Answer) -> str:
     return f"{answer.name}: BuildKit has each of its {len(answer.steps)} steps in its cache"
 
 
-def as_data(answer: Answer, report: Path | None) -> dict[str, object]:
+def as_data(answer: BuildKitAnswer, report: Path | None) -> dict[str, object]:
     """An answer for JSON."""
     told = answer._asdict() | {"steps": len(answer.steps)}
     return {**told, "same": answer.same, "report": str(report) if report else None}
 
 
-def _reported(run: Run, answer: Answer, declared: Declared) -> Path:
+def _reported(run: Run, answer: BuildKitAnswer, declared: Declared) -> Path:
     """Leave what an issue needs as a file, without secrets; one that is there of the same difference stays."""
     if not answer.steps:  # it was found before, and is kept
         return asking.report_of(run, answer.name)

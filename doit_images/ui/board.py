@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, TextIO
 from doit_images.core.base.events import CommandStarted, Said
 from doit_images.core.base.formatting import because, cut, seconds_text
 from doit_images.core.base.task_names import PLAIN, TaskNames
-from doit_images.core.building.state import State
+from doit_images.core.building.state import ImageState
 from doit_images.core.planning.action import Action
 from doit_images.ui.rows import BAD, GOOD, IDLE, VERBS, Row
 
 if TYPE_CHECKING:
     from rich.live import Live
 
-    from doit_images.core.buildkit.progress import Change, Progress
+    from doit_images.core.buildkit.progress import Progress, ProgressEvent
 
 _LOOK_SECONDS = 0.2
 _RETAG_SECONDS = 0.1
@@ -92,14 +92,14 @@ class Board:
         with self._lock:
             for image, (action, seconds) in actions.items():
                 row = self.rows.get(image)
-                if row is not None and row.state == State.UNKNOWN:
+                if row is not None and row.state == ImageState.UNKNOWN:
                     row.action, row.expected = action, _RETAG_SECONDS if action == Action.RETAG else seconds
 
     def started(self, image: str, action: Action, reasons: Sequence[str] = (), expected: float | None = None) -> None:
         """Work on an image begins; ``action`` is one of ``VERBS``."""
         with self._lock:
             row = self._row(image)
-            row.action, row.state, row.began, row.ended = action, State.RUNNING, time.monotonic(), 0.0
+            row.action, row.state, row.began, row.ended = action, ImageState.RUNNING, time.monotonic(), 0.0
             row.doing = VERBS[action]
             row.expected = expected if expected is not None else row.expected
             row.reported = False
@@ -118,7 +118,7 @@ class Board:
                 if self._view is None and not row.over:
                     self.say(f"{image}: {text}")
 
-    def fed(self, image: str, progress: Progress, changes: Sequence[Change]) -> None:
+    def fed(self, image: str, progress: Progress, changes: Sequence[ProgressEvent]) -> None:
         """BuildKit said something about an image: what ``progress.feed`` returned."""
         if self.verbose:
             lines = [f"{image} | {change.line}" for change in changes if change.line]
@@ -137,7 +137,9 @@ class Board:
                 moved = f" {current / 1e6:.0f} of {size / 1e6:.0f} MB" if size > 1_000_000 else ""
                 row.doing = step.label + moved
 
-    def ended(self, image: str, state: State, *, progress: Progress | None = None, size: int | None = None) -> None:
+    def ended(
+        self, image: str, state: ImageState, *, progress: Progress | None = None, size: int | None = None
+    ) -> None:
         """Work on an image is over; ``state`` is one of ``GOOD`` or ``BAD``.
 
         What went wrong is not said here: doit hands the action's failure to the reporter, which says it.
@@ -149,7 +151,7 @@ class Board:
                 row.reported = True
                 self.say("\n".join([self._headline(row, progress, size), *self._block(progress)]))
 
-    def fail(self, image: str, text: str, state: State = State.FAILED, cause: str = "") -> None:
+    def fail(self, image: str, text: str, state: ImageState = ImageState.FAILED, cause: str = "") -> None:
         """Say why an image could not be built, once; ``cause`` is the parent that it was blocked by."""
         with self._lock:
             row = self._row(image)
@@ -187,7 +189,7 @@ class Board:
         """The other writer is done."""
         with self._lock:
             self._paused -= 1
-            if any(row.state == State.RUNNING and row.action != Action.RETAG for row in self.rows.values()):
+            if any(row.state == ImageState.RUNNING and row.action != Action.RETAG for row in self.rows.values()):
                 self._show()
 
     def _row(self, image: str) -> Row:

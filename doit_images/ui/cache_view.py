@@ -17,7 +17,7 @@ from doit_images.core.planning.action import Action
 from doit_images.core.planning.reasons import DUE, NO_CACHE
 from doit_images.core.run import Run
 from doit_images.pruning import disk_usage
-from doit_images.pruning.prune import Item, Kind, choose, total
+from doit_images.pruning.prune import Item, ItemKind, choose, total
 from doit_images.share import connection
 from doit_images.ui.statistics import grouped, of_last_runs, share, steps_of
 
@@ -44,13 +44,13 @@ def gather(run: Run, runs: int) -> dict[str, Any]:
         "max_age_seconds": settings.cache_max_age,
         "reclaimable_bytes": left,
         "over_bytes": max(0, left - settings.cache_max_size),
-        "holdings": [_disk_usage(kind, items) for kind in Kind if any(item.kind == kind for item in items)],
+        "holdings": [_disk_usage(kind, items) for kind in ItemKind if any(item.kind == kind for item in items)],
         "registry": _registry(run),
         "images": [facts for name, facts in images(past).items() if name in run.project.images],
     }
 
 
-def _disk_usage(kind: Kind, items: list[Item]) -> dict[str, Any]:
+def _disk_usage(kind: ItemKind, items: list[Item]) -> dict[str, Any]:
     mine = [item for item in items if item.kind == kind]
     free = [item for item in mine if not item.needed]
     whole = total(mine)

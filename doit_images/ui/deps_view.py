@@ -49,7 +49,7 @@ def _seconds(cooldown: str) -> float:
         raise UserError(f"--cooldown {cooldown}: this is {error}") from None
 
 
-def _plain(found: Sequence[locks.Change | Advisory], root: Path) -> list[dict[str, Any]]:
+def _plain(found: Sequence[locks.LockChange | Advisory], root: Path) -> list[dict[str, Any]]:
     return [{**each._asdict(), "lock": each.lock.relative_to(root).as_posix()} for each in found]
 
 

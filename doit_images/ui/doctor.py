@@ -24,7 +24,7 @@ from doit_images.share import trusted
 from doit_images.share.lease import BuildCoordinator
 from doit_images.share.share import Share
 from doit_images.ui import surroundings
-from doit_images.ui.surroundings import Finding, Verdict
+from doit_images.ui.surroundings import Finding, Severity
 
 _LEAST_COMPOSE = (2, 26)
 _SHOWN = 3  # of what is wrong in one respect
@@ -42,7 +42,7 @@ def examine(run: Run, as_json: bool = False, fix: bool = False, yes: bool = Fals
         print(json.dumps([_as_data(finding) for finding in findings], indent=2))
     else:
         _print(findings)
-    bad = [finding.subject for finding in findings if finding.verdict == Verdict.FAIL]
+    bad = [finding.subject for finding in findings if finding.verdict == Severity.FAIL]
     if bad:
         raise UserError(f"this machine cannot build yet: {', '.join(bad)}")
 
@@ -82,7 +82,7 @@ def look(run: Run) -> Iterator[Finding]:
     machines share, in this order."""
     from doit_images.core.buildkit import buildx
 
-    yield Finding("python", Verdict.OK, sys.version.split()[0])
+    yield Finding("python", Severity.OK, sys.version.split()[0])
     yield _tool("buildx", buildx.LEAST, "install docker-buildx")
     yield _tool("compose", _LEAST_COMPOSE, "install docker-compose (v2)")
     yield from _engine(run)
@@ -99,9 +99,9 @@ def _kept(run: Run) -> Iterator[Finding]:
     """What runs remember, and what killed ones left."""
     common = run.common
     if whose := repairs.unusable(common):
-        yield Finding(OWN_FOLDER, Verdict.WARN, whose, f"give it back to yourself: sudo chown -R $USER {common}")
+        yield Finding(OWN_FOLDER, Severity.WARN, whose, f"give it back to yourself: sudo chown -R $USER {common}")
     else:
-        yield Finding(OWN_FOLDER, Verdict.OK, f"{common} may be written")
+        yield Finding(OWN_FOLDER, Severity.OK, f"{common} may be written")
     yield _repairs("what runs remember", "undamaged", repairs.damaged(common))
     yield _repairs("killed runs", "left nothing", repairs.left_over(common))
     try:
@@ -116,11 +116,11 @@ def _repairs(subject: str, sound: str, found: Iterable[Repair]) -> Finding:
     """What is wrong in one respect, and that it can be put in order."""
     repairs = tuple(found)
     if not repairs:
-        return Finding(subject, Verdict.OK, sound)
+        return Finding(subject, Severity.OK, sound)
     wrong = [repair.wrong for repair in repairs[:_SHOWN]]
     if len(repairs) > _SHOWN:
         wrong.append(f"and {len(repairs) - _SHOWN} more")
-    return Finding(subject, Verdict.WARN, "; ".join(wrong), "doit doctor --fix", repairs)
+    return Finding(subject, Severity.WARN, "; ".join(wrong), "doit doctor --fix", repairs)
 
 
 def _shared(run: Run) -> Iterator[Finding]:
@@ -143,24 +143,24 @@ def _trust(settings: Settings) -> Iterator[Finding]:
         trust = trusted.of(settings)
         unsigned = settings.cache_write and trust.cannot_sign
     except UserError as error:
-        yield Finding("trust", Verdict.FAIL, error.sentence, error.remedy)
+        yield Finding("trust", Severity.FAIL, error.sentence, error.remedy)
         return
     if trust is trusted.NOBODY:
-        yield Finding("trust", Verdict.WARN, *trusted.undecided(settings.cache_registry))
+        yield Finding("trust", Severity.WARN, *trusted.undecided(settings.cache_registry))
     elif not trust.need:
-        yield Finding("trust", Verdict.WARN, trusted.anybody(settings.cache_registry), "doit share_key NAME")
+        yield Finding("trust", Severity.WARN, trusted.anybody(settings.cache_registry), "doit share_key NAME")
     elif unsigned:
-        yield Finding("trust", Verdict.WARN, f"this machine shares nothing: {unsigned}", "doit share_key NAME")
+        yield Finding("trust", Severity.WARN, f"this machine shares nothing: {unsigned}", "doit share_key NAME")
     else:
-        yield Finding("trust", Verdict.OK, f"results count that {trust.need} of the listed builders signed")
+        yield Finding("trust", Severity.OK, f"results count that {trust.need} of the listed builders signed")
     for sentence in trust.ending():
-        yield Finding("trust", Verdict.WARN, sentence)
+        yield Finding("trust", Severity.WARN, sentence)
 
 
 def _reached(subject: str, place: str, said: Sequence[str], remedy: str) -> Finding:
     if said:
-        return Finding(subject, Verdict.WARN, said[0], remedy)
-    return Finding(subject, Verdict.OK, f"{place} answers")
+        return Finding(subject, Severity.WARN, said[0], remedy)
+    return Finding(subject, Severity.OK, f"{place} answers")
 
 
 def _engine(run: Run) -> Iterator[Finding]:
@@ -168,14 +168,14 @@ def _engine(run: Run) -> Iterator[Finding]:
         snapshot = run.local_images.snapshot()
         containerd = run.engine.uses_containerd_store()
     except UserError as error:
-        yield Finding("engine", Verdict.FAIL, error.sentence, error.remedy)
+        yield Finding("engine", Severity.FAIL, error.sentence, error.remedy)
         return
-    yield Finding("engine", Verdict.OK, f"answers at {run.engine.address}, {snapshot.platform}")
+    yield Finding("engine", Severity.OK, f"answers at {run.engine.address}, {snapshot.platform}")
     if containerd:
-        yield Finding("image store", Verdict.OK, "containerd's: every kind of cache can be exported")
+        yield Finding("image store", Severity.OK, "containerd's: every kind of cache can be exported")
     else:
         remedy = 'set {"features": {"containerd-snapshotter": true}} in daemon.json for the others'
-        yield Finding("image store", Verdict.WARN, "the classic one: caches can be exported inline only", remedy)
+        yield Finding("image store", Severity.WARN, "the classic one: caches can be exported inline only", remedy)
     if run.own_base:
         yield _base(run, run.own_base)
 
@@ -184,12 +184,12 @@ def _base(run: Run, base: LocalBase) -> Finding:
     """Whether the base is here, and by its name only if it is what has that name elsewhere."""
     ref, found = run.settings.base_image, base.held()
     if found is None or not base.counts(found[1]):
-        return Finding("base image", Verdict.OK, f"{ref} will be pulled, or made from Debian's packages")
+        return Finding("base image", Severity.OK, f"{ref} will be pulled, or made from Debian's packages")
     name, local_image = found
     if not base.made_here(local_image):
-        return Finding("base image", Verdict.OK, f"{ref} is in the engine")
+        return Finding("base image", Severity.OK, f"{ref} is in the engine")
     if name != ref:
-        return Finding("base image", Verdict.OK, f"{name}, made from Debian's packages, stands in for {ref}")
+        return Finding("base image", Severity.OK, f"{name}, made from Debian's packages, stands in for {ref}")
     own = stand_in(ref, run.local_images.snapshot().platform)
 
     def rename() -> None:
@@ -198,15 +198,15 @@ def _base(run: Run, base: LocalBase) -> Finding:
 
     wrong = f"{ref} was made from Debian's packages, and whoever else builds on this engine gets it"
     repair = Repair(wrong, f"{ref} is called {own}", rename, removes=False)
-    return Finding("base image", Verdict.WARN, wrong, "doit doctor --fix", (repair,))
+    return Finding("base image", Severity.WARN, wrong, "doit doctor --fix", (repair,))
 
 
 def _settings(run: Run) -> Finding:
     try:
         bundle = run.environ.get("BUILD_CA_CERT") or "the system's certificates"
     except UserError as error:
-        return Finding("settings", Verdict.FAIL, str(error))
-    return Finding("settings", Verdict.OK, f"{run.settings.build_jobs} builds at once; builds trust {bundle}")
+        return Finding("settings", Severity.FAIL, str(error))
+    return Finding("settings", Severity.OK, f"{run.settings.build_jobs} builds at once; builds trust {bundle}")
 
 
 def _project(run: Run) -> Finding:
@@ -214,10 +214,10 @@ def _project(run: Run) -> Finding:
         found = {inputs.name: inputs.problem or inputs.private for inputs in run.planner.declared().values()}
         problems = [f"{name}: {problem}" for name, problem in found.items() if problem]
     except UserError as error:
-        return Finding("project", Verdict.FAIL, str(error))
+        return Finding("project", Severity.FAIL, str(error))
     if problems:
-        return Finding("project", Verdict.FAIL, "; ".join(problems))
-    return Finding("project", Verdict.OK, f"{run.project.name}: {len(run.project.images)} images")
+        return Finding("project", Severity.FAIL, "; ".join(problems))
+    return Finding("project", Severity.OK, f"{run.project.name}: {len(run.project.images)} images")
 
 
 def _ignored(run: Run) -> Iterator[Finding]:
@@ -227,9 +227,9 @@ def _ignored(run: Run) -> Iterator[Finding]:
     except UserError:  # told already
         return
     for one in every:
-        yield Finding("ignore files", Verdict.WARN, str(one), one.remedy)
+        yield Finding("ignore files", Severity.WARN, str(one), one.remedy)
     if not every:
-        yield Finding("ignore files", Verdict.OK, "no image copies .env, the list of trusted builders or the key")
+        yield Finding("ignore files", Severity.OK, "no image copies .env, the list of trusted builders or the key")
 
 
 def _platforms(run: Run) -> Iterator[Finding]:
@@ -250,16 +250,16 @@ def _platforms(run: Run) -> Iterator[Finding]:
     if missing:
         remedy = "apt-get install qemu-user-static, or a node for it in BUILDER_ENDPOINTS"
         detail = f"the builder runs no programs for {', '.join(missing)}: a RUN there will fail"
-        yield Finding("platforms", Verdict.WARN, detail, remedy)
+        yield Finding("platforms", Severity.WARN, detail, remedy)
     else:
-        yield Finding("platforms", Verdict.OK, f"the builder runs {', '.join(sorted(wanted))}")
+        yield Finding("platforms", Severity.OK, f"the builder runs {', '.join(sorted(wanted))}")
 
 
 def _tool(name: str, least: tuple[int, int], remedy: str) -> Finding:
     output = commands.answer(["docker", name, "version"])
     version = re.search(r"v?(\d+)\.(\d+)", output)
     if not version:
-        return Finding(name, Verdict.FAIL, output or "is not installed", remedy)
+        return Finding(name, Severity.FAIL, output or "is not installed", remedy)
     if (int(version[1]), int(version[2])) < least:
-        return Finding(name, Verdict.FAIL, f"{version[0]} is older than {least[0]}.{least[1]}", remedy)
-    return Finding(name, Verdict.OK, output.splitlines()[0])
+        return Finding(name, Severity.FAIL, f"{version[0]} is older than {least[0]}.{least[1]}", remedy)
+    return Finding(name, Severity.OK, output.splitlines()[0])

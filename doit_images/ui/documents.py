@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Any
 
 from doit_images.ci.sbom import attached
-from doit_images.ci.sbom.attached import CYCLONEDX, PROVENANCE, SPDX, SPDX_3, Kind
+from doit_images.ci.sbom.attached import CYCLONEDX, PROVENANCE, SPDX, SPDX_3, DocumentKind
 from doit_images.core.base.errors import UserError, printable
 from doit_images.core.base.files import replace as write_file
 from doit_images.core.engine.client import LocalImage
@@ -24,7 +24,7 @@ from doit_images.share import connection
 from doit_images.share.no_answer import NoImage, Unavailable
 
 _TOOL = "doit-images"
-Documents = Mapping[Kind, Mapping[str, Any]]
+Documents = Mapping[DocumentKind, Mapping[str, Any]]
 Content = Callable[[Decision, LocalImage, str], Documents]
 """What documents say of an image that the engine holds, and that its readers know by this digest."""
 

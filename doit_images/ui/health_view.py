@@ -11,7 +11,7 @@ from typing import Any
 from doit_images.core.base import commands
 from doit_images.core.base.formatting import seconds_text
 from doit_images.stack.events import HealthChecked, ServicesListed, WaitBegan, WaitEnded
-from doit_images.stack.health import Health, Verdict
+from doit_images.stack.health import Health, ServiceHealth
 from doit_images.ui.board import wants_live
 
 _COLOURS = {Health.READY: "green", Health.WAITING: "yellow", Health.FAILED: "red", Health.BLOCKED: "red"}
@@ -40,7 +40,7 @@ class StackView:
     def _begin(self, live: bool) -> None:
         self._live, self._began = live, time.monotonic()
         self._shown: dict[str, str] = {}
-        self._verdicts: Mapping[str, Verdict] = {}
+        self._verdicts: Mapping[str, ServiceHealth] = {}
         if live:
             from doit_images.ui.live import on_terminal
 
@@ -48,7 +48,7 @@ class StackView:
             # The terminal is left as it was also where another thread ends the run.
             self._drawn.enter_context(commands.when_stopped(drawn.stop))
 
-    def _show(self, verdicts: Mapping[str, Verdict], seconds: float) -> None:
+    def _show(self, verdicts: Mapping[str, ServiceHealth], seconds: float) -> None:
         """Show how every service is, ``seconds`` after the beginning."""
         if not self._verdicts:  # what is well from the beginning is no news
             self._shown = {name: verdict.words for name, verdict in verdicts.items() if verdict.state == Health.READY}

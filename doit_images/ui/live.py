@@ -21,7 +21,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from doit_images.core.base.formatting import cut, seconds_text
-from doit_images.core.building.state import State
+from doit_images.core.building.state import ImageState
 from doit_images.core.planning.action import Action
 from doit_images.core.planning.forecast import wall_seconds
 from doit_images.ui.rows import BAD, GOOD, IDLE, Row
@@ -102,8 +102,8 @@ class Picture:
 def lines(picture: Picture, now: float, width: int, height: int, *, unicode: bool = True) -> list[Text]:
     """The picture as lines that fit into ``width`` and ``height``."""
     rows = dict(picture.rows)
-    running = [row for row in rows.values() if row.state == State.RUNNING]
-    waiting = [row for row in rows.values() if row.state == State.UNKNOWN and _will_run(row, rows)]
+    running = [row for row in rows.values() if row.state == ImageState.RUNNING]
+    waiting = [row for row in rows.values() if row.state == ImageState.UNKNOWN and _will_run(row, rows)]
     names = min(24, max((len(row.image) for row in [*running, *waiting]), default=0))
     spinner = _SPINNER if unicode else _SPINNER_ASCII
     mark = spinner[int(now * HERTZ) % len(spinner)]
@@ -140,7 +140,8 @@ def _will_run(row: Row, rows: Mapping[str, Row]) -> bool:
         return row.action not in (Action.FRESH, Action.BROKEN)
     parents = [rows[name] for name in row.parents if name in rows]
     return any(
-        parent.state not in IDLE and (parent.state != State.UNKNOWN or _will_run(parent, rows)) for parent in parents
+        parent.state not in IDLE and (parent.state != ImageState.UNKNOWN or _will_run(parent, rows))
+        for parent in parents
     )
 
 
@@ -176,7 +177,7 @@ def overall(rows: list[Row], now: float) -> float:
 def _share(row: Row, now: float) -> float:
     if row.over:
         return 1.0
-    if row.state != State.RUNNING:
+    if row.state != ImageState.RUNNING:
         return 0.0
     by_steps = row.done / row.total if row.total else 0.0
     by_time = row.elapsed(now) / row.expected if row.expected else by_steps

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from doit_images.ci.commits import WorkingCopy
-from doit_images.ci.since import Asked, plan_since
+from doit_images.ci.since import Comparison, plan_since
 from doit_images.ci.testing.since import Due, split, told
 from doit_images.core.base.memory import OWN_FOLDER
 from doit_images.core.base.settings import root
@@ -29,7 +29,7 @@ def show(run: Run, images: Sequence[str], *, as_json: bool, matrix: str, since: 
     """Print what would be built at the first of these two revisions where all was built at the second, to standard
     output; what no commit says, to standard error. ``UserError`` as for any plan."""
     copy = WorkingCopy(run.files, run.environ, run.common, told)
-    asked = Asked(copy, *since, run.settings.cache_main_branch)
+    asked = Comparison(copy, *since, run.settings.cache_main_branch)
     found = plan_since(asked)
     every, tests = split(found.project, found.decisions)
     decisions = chosen(every, map(found.project.image, images))

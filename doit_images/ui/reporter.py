@@ -18,7 +18,7 @@ from doit.reporter import ZeroReporter
 
 from doit_images.core.base import commands
 from doit_images.core.base.formatting import seconds_text, without_usage
-from doit_images.core.building.state import State
+from doit_images.core.building.state import ImageState
 from doit_images.core.run import Run
 from doit_images.ui.board import Board
 from doit_images.ui.rows import BAD
@@ -79,14 +79,14 @@ class Reporter(ZeroReporter):  # type: ignore[misc]
         if image := _image(task):
             row = self._board.rows[image]
             if not row.over:
-                self._board.ended(image, State.BUILT)
+                self._board.ended(image, ImageState.BUILT)
         elif _visible(task):
             self._board.resume()
 
     def skip_uptodate(self, task: Task) -> None:
         """A task was fresh."""
         if image := _image(task):
-            self._board.ended(image, State.FRESH)
+            self._board.ended(image, ImageState.FRESH)
         elif _visible(task) and task.name in self._asked:
             self._board.say(f"-- {task.title()}")
 
@@ -103,7 +103,7 @@ class Reporter(ZeroReporter):  # type: ignore[misc]
             root = self._failed.get(fail.message.split()[0], fail.message.split()[0])
             self._failed[task.name] = root
             if image:
-                self._board.fail(image, "", State.BLOCKED, cause=root)
+                self._board.fail(image, "", ImageState.BLOCKED, cause=root)
             elif _visible(task):
                 self._board.say(f"!! {task.title()}: not run, `{root}` failed", needed=True)
             return
@@ -159,19 +159,26 @@ def summary(shown: Board, seconds: float, others: Sequence[str] = ()) -> str:
     """The last line of a run: how many images ended how, what was not built because of whom, and which ``others``
     failed; none after the failure of one of these if nothing was built."""
     rows = list(shown.rows.values())
-    counts = {state: sum(row.state == state for row in rows) for state in (State.BUILT, State.RETAGGED, State.PULLED)}
-    fresh = sum(row.state == State.FRESH for row in rows)
+    counts = {
+        state: sum(row.state == state for row in rows)
+        for state in (ImageState.BUILT, ImageState.RETAGGED, ImageState.PULLED)
+    }
+    fresh = sum(row.state == ImageState.FRESH for row in rows)
     bad = {state: [row for row in rows if row.state == state] for state in BAD}
-    unfinished = sum(row.state == State.RUNNING for row in rows)
+    unfinished = sum(row.state == ImageState.RUNNING for row in rows)
     if not any(counts.values()) and not any(bad.values()) and not unfinished:
         return f"{fresh} image{'s' * (fresh != 1)} fresh" if fresh and not others else ""
     parts = [f"{count} {state}" for state, count in counts.items() if count]
     parts += [f"{fresh} fresh"] if fresh else []
-    words = {State.FAILED: "failed", State.INPUTS_CHANGED: "changed while built", State.CANCELLED: "cancelled"}
+    words = {
+        ImageState.FAILED: "failed",
+        ImageState.INPUTS_CHANGED: "changed while built",
+        ImageState.CANCELLED: "cancelled",
+    }
     parts += [f"{len(bad[s])} {word} ({_names(bad[s])})" for s, word in words.items() if bad[s]]
     parts += [f"{unfinished} stopped"] if unfinished else []
-    for cause in dict.fromkeys(row.cause for row in bad[State.BLOCKED]):
-        blocked = [row for row in bad[State.BLOCKED] if row.cause == cause]
+    for cause in dict.fromkeys(row.cause for row in bad[ImageState.BLOCKED]):
+        blocked = [row for row in bad[ImageState.BLOCKED] if row.cause == cause]
         parts.append(f"{len(blocked)} not built ({_names(blocked)}: `{cause}` failed)")
     parts += [f"`{name}` failed" for name in others]
     return f"{', '.join(parts)}, in {seconds_text(seconds)}"

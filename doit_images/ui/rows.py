@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from doit_images.core.building.state import State
+from doit_images.core.building.state import ImageState
 from doit_images.core.planning.action import Action
 
 VERBS = {Action.BUILD: "building", Action.PULL: "pulling", Action.RETAG: "tagging"}
 """How an action is called while it runs."""
 
-GOOD = (State.BUILT, State.RETAGGED, State.PULLED, State.FRESH, State.LEFT)
+GOOD = (ImageState.BUILT, ImageState.RETAGGED, ImageState.PULLED, ImageState.FRESH, ImageState.LEFT)
 """How an image can end well."""
 
-IDLE = (State.FRESH, State.LEFT)
+IDLE = (ImageState.FRESH, ImageState.LEFT)
 """Nothing was done about it."""
-BAD = (State.FAILED, State.INPUTS_CHANGED, State.CANCELLED, State.BLOCKED)
+BAD = (ImageState.FAILED, ImageState.INPUTS_CHANGED, ImageState.CANCELLED, ImageState.BLOCKED)
 """How it can end badly."""
 
 
@@ -27,7 +27,7 @@ class Row:
     parents: tuple[str, ...] = ()
     action: Action | None = None
     expected: float | None = None
-    state: State = State.UNKNOWN
+    state: ImageState = ImageState.UNKNOWN
     doing: str = ""
     done: int = 0
     total: int = 0
@@ -40,7 +40,7 @@ class Row:
     @property
     def over(self) -> bool:
         """Whether nothing more will happen to it."""
-        return self.state not in (State.UNKNOWN, State.RUNNING)
+        return self.state not in (ImageState.UNKNOWN, ImageState.RUNNING)
 
     def elapsed(self, now: float) -> float:
         """Seconds since it began, until it ended."""

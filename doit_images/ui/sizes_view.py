@@ -12,7 +12,7 @@ from doit_images.core.base.formatting import size_text
 from doit_images.core.base.references import tag_of
 from doit_images.core.engine.layers import Disk
 from doit_images.core.run import Run
-from doit_images.pruning.image_contents import Content, Measured, contents_of, measure_image
+from doit_images.pruning.image_contents import Measured, SizeReport, contents_of, measure_image
 
 WAYS = ("standard", "optimized")
 """The names in the JSON of what is compared, the images of the project second."""
@@ -60,7 +60,7 @@ def _with_setting(run: Run, setting: str) -> dict[str, str]:
 def as_data(
     pairs: Mapping[str, tuple[str, str]],
     measured: Sequence[Mapping[str, Measured]],
-    contents: Mapping[str, Content],
+    contents: Mapping[str, SizeReport],
     ways: tuple[str, str] = WAYS,
 ) -> dict[str, Any]:
     """All that is known of the images in ``pairs``, as plain data. ``measured`` are all images of each of the two ways
@@ -79,7 +79,7 @@ def as_data(
     return {"ways": list(ways), "images": images, **together}
 
 
-def _image(name: str, image: Measured, disk: Disk, content: Content) -> dict[str, Any]:
+def _image(name: str, image: Measured, disk: Disk, content: SizeReport) -> dict[str, Any]:
     return {
         "ref": image.ref,
         "bytes": image.size,

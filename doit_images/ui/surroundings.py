@@ -29,7 +29,7 @@ _AHEAD = 60.0  # seconds by which the clocks of two machines, or of a file serve
 _SHOWN = 3
 
 
-class Verdict(StrEnum):
+class Severity(StrEnum):
     """How well something is."""
 
     OK = "ok"
@@ -44,7 +44,7 @@ class Finding:
     """One thing that was looked at."""
 
     subject: str
-    verdict: Verdict
+    verdict: Severity
     detail: str
     remedy: str = ""
     repairs: tuple[Repair, ...] = ()
@@ -66,17 +66,17 @@ def variables(environ: Mapping[str, str]) -> Iterator[Finding]:
     kept = [name for name in sorted(CLEARED) if environ.get(name, "").lower() not in ("", "0", "f", "false")]
     if kept:
         lost = f"{', '.join(kept)}: no build gets what it says (docs/staleness.md tells why)"
-        yield Finding("environment", Verdict.WARN, lost, "unset it")
+        yield Finding("environment", Severity.WARN, lost, "unset it")
 
 
 def git(folder: Path) -> Finding:
     """Whether there is a git for a project that needs one."""
     if shutil.which("git"):
-        return Finding("git", Verdict.OK, "is installed")
+        return Finding("git", Severity.OK, "is installed")
     if not any((above / ".git").exists() for above in (folder, *folder.parents)):
-        return Finding("git", Verdict.OK, "is not installed, and this project is in no repository")
+        return Finding("git", Severity.OK, "is not installed, and this project is in no repository")
     lost = "is not installed: history names no commits, and what other branches need cannot be known"
-    return Finding("git", Verdict.WARN, lost, "install git")
+    return Finding("git", Severity.WARN, lost, "install git")
 
 
 def home(environ: Mapping[str, str]) -> Finding:
@@ -85,15 +85,15 @@ def home(environ: Mapping[str, str]) -> Finding:
     remedy = "set HOME to a folder of your own"
     lost = "logins, Docker contexts and the list of checkouts are not kept there"
     if not place:
-        return Finding("home", Verdict.WARN, f"HOME is not set: {lost}", remedy)
+        return Finding("home", Severity.WARN, f"HOME is not set: {lost}", remedy)
     if not os.path.isdir(place):  # noqa: PTH112 it may be no text
-        return Finding("home", Verdict.WARN, f"HOME is {clean(place)}, which is no folder: {lost}", remedy)
+        return Finding("home", Severity.WARN, f"HOME is {clean(place)}, which is no folder: {lost}", remedy)
     if not os.access(place, os.W_OK | os.X_OK):
-        return Finding("home", Verdict.WARN, f"HOME is {clean(place)}, which may not be written: {lost}", remedy)
+        return Finding("home", Severity.WARN, f"HOME is {clean(place)}, which may not be written: {lost}", remedy)
     if os.stat(place).st_uid != os.geteuid():  # noqa: PTH116
         others = f"HOME is {clean(place)}, which is another user's: files that are made there will not be theirs"
-        return Finding("home", Verdict.WARN, others, "sudo -H, or set HOME to a folder of your own")
-    return Finding("home", Verdict.OK, clean(place))
+        return Finding("home", Severity.WARN, others, "sudo -H, or set HOME to a folder of your own")
+    return Finding("home", Severity.OK, clean(place))
 
 
 def temporary(wanted: str) -> Finding:
@@ -102,10 +102,10 @@ def temporary(wanted: str) -> Finding:
     try:
         folder = tempfile.gettempdir()
     except OSError:
-        return Finding("temporary files", Verdict.FAIL, "no folder for them can be written", remedy)
+        return Finding("temporary files", Severity.FAIL, "no folder for them can be written", remedy)
     if wanted and os.path.realpath(wanted) != os.path.realpath(folder):
         wrong = f"TMPDIR is {clean(wanted)}, where nothing can be written: {folder} is used instead"
-        return Finding("temporary files", Verdict.WARN, wrong, "make that folder, or set TMPDIR to another")
+        return Finding("temporary files", Severity.WARN, wrong, "make that folder, or set TMPDIR to another")
     return _disk("temporary files", folder, _LITTLE_FOR_TEMPORARY, remedy)
 
 
@@ -128,10 +128,12 @@ def _times(run: Run) -> Finding:
     records = map(str, run.common.glob("*/images/*.json"))
     ahead = sorted(path for path in (*paths, *records) if _written(path) > now + _AHEAD)
     if not ahead:
-        return Finding("clock", Verdict.OK, f"{datetime.fromtimestamp(now):%Y-%m-%d %H:%M}, no file is from the future")
+        return Finding(
+            "clock", Severity.OK, f"{datetime.fromtimestamp(now):%Y-%m-%d %H:%M}, no file is from the future"
+        )
     shown = ", ".join(clean(path) for path in ahead[:_SHOWN]) + (", …" if len(ahead) > _SHOWN else "")
     wrong = f"files from the future are read again by each run ({len(ahead)}): {shown}"
-    return Finding("clock", Verdict.WARN, wrong, "set the clock right, then touch them")
+    return Finding("clock", Severity.WARN, wrong, "set the clock right, then touch them")
 
 
 def _written(path: str) -> float:
@@ -145,4 +147,4 @@ def _written(path: str) -> float:
 def _disk(subject: str, folder: str, little: int, remedy: str) -> Finding:
     free = shutil.disk_usage(folder).free
     detail = f"{free / 1e9:.0f} GB free in {clean(folder)}"
-    return Finding(subject, Verdict.OK, detail) if free > little else Finding(subject, Verdict.WARN, detail, remedy)
+    return Finding(subject, Severity.OK, detail) if free > little else Finding(subject, Severity.WARN, detail, remedy)

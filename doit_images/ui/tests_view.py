@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from doit_images.ci.history import expected_seconds
-from doit_images.ci.testing.planned import Planned, State
+from doit_images.ci.testing.planned import Planned, PlannedState
 from doit_images.core.base.formatting import seconds_text
 from doit_images.core.history.store import History
 
 if TYPE_CHECKING:
     from doit_images.ci.testing.since import Due
 
-_COLOURS = {State.TEST: "yellow", State.PASSED: "green", State.BROKEN: "red"}
+_COLOURS = {PlannedState.TEST: "yellow", PlannedState.PASSED: "green", PlannedState.BROKEN: "red"}
 _SAME = "all that it sees is as it was"
 
 
@@ -29,7 +29,7 @@ def print_table(history: History, tests: Mapping[str, Planned | Due]) -> None:
     drawn = table("test", "action", "why", numbers=("seconds",))
     for name, one in tests.items():
         seconds = expected.get(name)
-        known = "" if one.state != State.TEST else "?" if seconds is None else f"{seconds:.1f}"
+        known = "" if one.state != PlannedState.TEST else "?" if seconds is None else f"{seconds:.1f}"
         drawn.add_row(name, Text(one.state, _COLOURS[one.state]), Text(_why(one)), known)
     console = Output()
     console.print()
@@ -47,10 +47,10 @@ def promised(history: History, tests: Mapping[str, Planned | Due]) -> list[dict[
             "name": name,
             "service": one.test.service,
             "action": one.state,
-            "stale": one.state != State.PASSED,
+            "stale": one.state != PlannedState.PASSED,
             "reasons": [one.problem] if one.problem else list(one.reasons),
             "fingerprint": one.fingerprint,
-            "estimated_seconds": expected.get(name) if one.state == State.TEST else 0.0,
+            "estimated_seconds": expected.get(name) if one.state == PlannedState.TEST else 0.0,
             "saved_seconds": round(one.result.seconds, 1) if one.result else 0.0,
         }
         for name, one in tests.items()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from doit_images.ci.verifying.difference import Difference
-from doit_images.ci.verifying.verify import Verdict, chosen, verify
+from doit_images.ci.verifying.verify import Verification, chosen, verify
 from doit_images.core.base.errors import UserError, printable
 from doit_images.core.run import Run
 
@@ -40,13 +40,13 @@ def check(run: Run, images: Sequence[str], rebuild: bool, asked: bool, as_json: 
         raise UserError(f"not what these sources give: {', '.join(different)}", remedy="doit plan says what is stale")
 
 
-def as_data(verdict: Verdict) -> dict[str, object]:
+def as_data(verdict: Verification) -> dict[str, object]:
     """A verdict for JSON."""
     rebuilt = None if verdict.rebuilt is None else [each._asdict() for each in verdict.rebuilt]
     return {**asdict(verdict), "same": verdict.same, "rebuilt": rebuilt}
 
 
-def text(verdict: Verdict) -> str:
+def text(verdict: Verification) -> str:
     """A verdict for people: a line for the image, and one for each thing that differs."""
     lines = [*verdict.differs]
     for container, differs in verdict.containers.items():

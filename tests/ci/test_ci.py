@@ -21,7 +21,7 @@ from doit_images.core.compose.stack import Compose, Service
 from doit_images.core.history.store import Build
 from doit_images.stack.containers import Container
 from doit_images.stack.ephemeral_stack import EphemeralStack
-from doit_images.stack.health import Outcome
+from doit_images.stack.health import Waited
 from tasks.end_to_end import pytest_argv, test_environ, test_summary, urls
 from tests import forked
 from tests.conftest import ROOT, docker
@@ -145,7 +145,7 @@ def test_where_the_services_are(monkeypatch: pytest.MonkeyPatch) -> None:
     container = Container("id", "p-my-auth-1", "my-auth", "x", "sha256:1", "running", ports=ports)
     services = {"my-auth": Service("my-auth", "x", True, 1, {}, ports=(8005,))}
     monkeypatch.setattr(Compose, "services", lambda self: services)
-    stack = EphemeralStack(Compose((), "p", {}), Outcome({}, [container], 1.0))
+    stack = EphemeralStack(Compose((), "p", {}), Waited({}, [container], 1.0))
     assert urls(stack) == {"MY_AUTH_URL": "http://127.0.0.1:20001"}
 
 
@@ -170,14 +170,14 @@ import sys, time
 from pathlib import Path
 from doit_images.core.base import commands
 from doit_images.stack.bringup import Terms
-from doit_images.stack.health import Limits
+from doit_images.stack.health import WaitLimits
 from doit_images.stack.checkout import project_of
 from doit_images.stack.ephemeral_stack import running
 from doit_images.cli.process import current
 from tasks.end_to_end import urls
 
 commands.stop_on_signals()
-with running(project_of(current()), Terms(current().events, Limits(60, 60), Path(sys.argv[1]))) as one:
+with running(project_of(current()), Terms(current().events, WaitLimits(60, 60), Path(sys.argv[1]))) as one:
     print(one.compose.project, *urls(one).values(), one.outcome.healthy, flush=True)
     if len(sys.argv) > 2:
         time.sleep(600)

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from doit_images.ci import locks
-from doit_images.ci.digests import Pinned, _taken, complete, kustomization, override
+from doit_images.ci.digests import PinnedService, _taken, complete, kustomization, override
 from doit_images.core.base.errors import UserError
 from doit_images.core.compose.stack import Service
 from doit_images.core.engine.client import snapshot_of
@@ -23,8 +23,8 @@ from tests import loopback
 from tests.conftest import Lab, needs_docker_command
 
 IMAGES = [
-    Pinned("api", "shop/api:optimized", f"reg.example:5000/shop/api@sha256:{'1' * 64}", fingerprint="f"),
-    Pinned("db", "redis:8", f"redis@sha256:{'2' * 64}"),
+    PinnedService("api", "shop/api:optimized", f"reg.example:5000/shop/api@sha256:{'1' * 64}", fingerprint="f"),
+    PinnedService("db", "redis:8", f"redis@sha256:{'2' * 64}"),
 ]
 
 
@@ -60,7 +60,7 @@ def test_kubernetes_gets_images_by_the_names_of_the_compose_file() -> None:
 def test_a_document_is_complete_or_says_what_is_missing() -> None:
     assert complete(IMAGES) == IMAGES
     with pytest.raises(UserError, match=r"^web has no digest: it was never built$"):
-        complete([*IMAGES, Pinned("web", "shop/web", "", "it was never built")])
+        complete([*IMAGES, PinnedService("web", "shop/web", "", "it was never built")])
 
 
 @pytest.mark.parametrize(

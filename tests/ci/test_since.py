@@ -20,14 +20,14 @@ from hypothesis import strategies as st
 
 from doit_images.ci.commit import Commit, CommitIndex, Source
 from doit_images.ci.commits import WorkingCopy
-from doit_images.ci.since import NEW, Asked, Since, plan_since
+from doit_images.ci.since import NEW, Comparison, Since, plan_since
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.task_names import PLAIN
 from doit_images.core.compose import project as compose_project
 from doit_images.core.engine.client import host_platform
 from doit_images.core.inputs.ignorefile import IgnoreFile
 from doit_images.core.inputs.resolver import InputResolver
-from doit_images.core.inputs.tree import Index, Tree
+from doit_images.core.inputs.tree import FileIndex, Tree
 from doit_images.core.inputs.view import View
 from doit_images.ui import plan_at
 from tests import forked
@@ -76,7 +76,7 @@ class History:
     def since(self, at: str = "HEAD", since: str = "", **environ: str) -> Since:
         files = (self.folder / "compose.yml",)
         copy = WorkingCopy(files, {**os.environ, **environ}, self.folder / ".doit-images")
-        return plan_since(Asked(copy, at, since, "main"))
+        return plan_since(Comparison(copy, at, since, "main"))
 
     def reasons(self, at: str = "HEAD", since: str = "") -> dict[str, tuple[str, ...]]:
         return {name: one.reasons for name, one in self.since(at, since).decisions.items() if one.stale}
@@ -296,7 +296,7 @@ def test_any_tree_is_seen_as_a_checkout_shows_it(
         commit = Commit(Source(history.folder / ".git", oid), (places / "at").resolve(), before)
         ignore = IgnoreFile(".git\n")
         seen = View(Tree(places / "at", CommitIndex(commit)), ignore)
-        real = View(Tree(places / f"clone-{oid}", Index()), ignore)
+        real = View(Tree(places / f"clone-{oid}", FileIndex()), ignore)
         assert seen.digest("") == real.digest("")
         before = commit
 

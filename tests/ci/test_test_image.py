@@ -20,7 +20,7 @@ from doit_images.ci.results import known, local
 from doit_images.ci.results.result import Result, fingerprint, result_of, times
 from doit_images.ci.results.shared import _unpacked
 from doit_images.ci.testing import act
-from doit_images.ci.testing.attempt import Attempt, ended, hidden_lines
+from doit_images.ci.testing.attempt import Trial, ended, hidden_lines
 from doit_images.ci.testing.command import options_for
 from doit_images.ci.testing.declared import ImageTest, declared
 from doit_images.ci.testing.isolation import own_stages, problem
@@ -240,7 +240,7 @@ def test_a_junit_file_that_leads_out_of_what_a_test_left_is_not_read(tmp_path: P
 def test_secrets_are_in_nothing_that_is_said_or_kept_of_a_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Results go to a registry."""
     secret = "hunter2-hunter2"
-    left = Attempt(1, 0.0, 0.0, f"<testsuite>{secret}</testsuite>", f"failed: `login {secret}` ended")
+    left = Trial(1, 0.0, 0.0, f"<testsuite>{secret}</testsuite>", f"failed: `login {secret}` ended")
     monkeypatch.setattr("doit_images.ci.testing.command.run_command", lambda *_: left)
     run: Any = SimpleNamespace(project=SimpleNamespace(directory=tmp_path), environ={"DB_PASSWORD": secret})
     planned = Planned(ImageTest("web", "web", command=("login",)), ImageInputs(Image("w", "w", "/x"), tmp_path))
@@ -330,9 +330,9 @@ def test_what_passed_on_something_that_was_not_known_before_is_not_kept(monkeypa
         project=SimpleNamespace(images={"web": inputs.image}),
         planner=SimpleNamespace(decide=lambda _: SimpleNamespace(inputs=inputs)),
     )
-    act._keep(run, before, Attempt(0, 0.0, 1.0))
+    act._keep(run, before, Trial(0, 0.0, 1.0))
     assert kept == []
-    act._keep(run, before._replace(fingerprint="f"), Attempt(0, 0.0, 1.0))
+    act._keep(run, before._replace(fingerprint="f"), Trial(0, 0.0, 1.0))
     assert len(kept) == 2
 
 
@@ -341,7 +341,7 @@ def test_a_history_that_cannot_be_read_fails_no_test(monkeypatch: pytest.MonkeyP
     inputs = ImageInputs(Image("web", "web", "/x"), tmp_path)
     planned = Planned(ImageTest("web", "web", target="test", cache=False), inputs, reasons=("why",))
     monkeypatch.setattr(act, "plan", lambda *_, **__: {"web": planned})
-    monkeypatch.setattr(act, "_attempt", lambda *_, **__: Attempt(0, 1.0, 1.0))
+    monkeypatch.setattr(act, "_attempt", lambda *_, **__: Trial(0, 1.0, 1.0))
     history = History(tmp_path)  # a folder
     run: Any = SimpleNamespace(
         history=history, events=SimpleNamespace(say=said.append), began=0.0, workers=1, id="a", folder=tmp_path
@@ -597,7 +597,7 @@ def test_a_failure_on_what_passed_before_is_told_to_all(
         heard: list[str] = []
         failing = iter([0, 7, 0, 7])
         monkeypatch.setenv("XDG_STATE_HOME", shop.environ["XDG_STATE_HOME"])
-        monkeypatch.setattr(act, "_attempt", lambda *_, again: Attempt(next(failing), 0.0, 1.0, why="by chance"))
+        monkeypatch.setattr(act, "_attempt", lambda *_, again: Trial(next(failing), 0.0, 1.0, why="by chance"))
         here = Run((shop.folder / "compose.yml",), shop.env(**shared))
         here.events.listen(lambda event: heard.append(getattr(event, "text", "")))
         with pytest.raises(UserError, match=r"^2 of 4 runs failed: by chance$"):

@@ -34,7 +34,7 @@ from doit_images.core.base.errors import UserError
 from doit_images.core.engine.client import Engine
 from doit_images.core.inputs import dockerfile, ignorefile
 from doit_images.core.inputs.selection import select
-from doit_images.core.inputs.tree import Index, Tree
+from doit_images.core.inputs.tree import FileIndex, Tree
 from doit_images.core.inputs.view import View
 from doit_images.core.planning import refused
 from doit_images.core.planning.plan import Decision
@@ -109,7 +109,7 @@ class Bench:
                 env={cases.ONBUILD_BASE: {"PART": "x"}, cases.BASE: {}},
             )
             digests = [path.read_text()]
-            with Index(store) as index:
+            with FileIndex(store) as index:
                 for name in sorted({copy.context for copy in found.copies}):
                     ignore = ignorefile.load(ignorefile.effective(context, None if name else path))
                     view = View(Tree(context, index), ignore)
@@ -387,7 +387,7 @@ def test_unusual_entries(tmp_path):
             said = buildkit.ask(questions.pop(name)).said
             assert "invalid UTF-8" in said, "this BuildKit takes such names: see doit_images/core/planning/refused.py"
             continue
-        view = View(Tree(root, Index()), ignorefile.IgnoreFile())
+        view = View(Tree(root, FileIndex()), ignorefile.IgnoreFile())
         found[name] = select(view, [dockerfile.Copy("", (".",))], "Dockerfile").digest
     first = buildkit.ask(questions.pop("first"))
     assert not first.failed, first.said
@@ -440,7 +440,7 @@ def test_random_mutations_of_random_contexts(random, data):
 
 
 def _digest(context: Path, path: Path, source: str) -> str:
-    view = View(Tree(context, Index()), ignorefile.load(ignorefile.effective(context, path)))
+    view = View(Tree(context, FileIndex()), ignorefile.load(ignorefile.effective(context, path)))
     try:
         return select(view, [dockerfile.Copy("", (source,))], "Dockerfile").digest
     except UserError:

@@ -24,7 +24,7 @@ import pytest
 from doit_images.core.base.errors import UserError
 from doit_images.core.inputs import dockerfile, ignorefile
 from doit_images.core.inputs.selection import select
-from doit_images.core.inputs.tree import Index, Tree
+from doit_images.core.inputs.tree import FileIndex, Tree
 from doit_images.core.inputs.view import View
 from tests.differential import buildkit, doubts, mutations
 from tests.differential.mutations import Mutation
@@ -81,7 +81,7 @@ def _ours(case: doubts.Doubt, context: Path, path: Path) -> str:
     env = {doubts.BASE: {"PART": "a", "WHERE": "b"}} if case.told else {}
     try:
         found = dockerfile.reads(path.read_text(), where="Dockerfile", env=env)
-        view = View(Tree(context, Index()), ignorefile.load(ignorefile.effective(context, path)))
+        view = View(Tree(context, FileIndex()), ignorefile.load(ignorefile.effective(context, path)))
         return select(view, found.copies, "Dockerfile").digest
     except UserError:
         return BROKEN

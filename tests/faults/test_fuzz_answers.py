@@ -27,9 +27,9 @@ from doit_images.core.inputs.image_configs import ImageConfigCache
 from doit_images.core.inputs.resolver import InputResolver
 from doit_images.core.planning import checkouts, reasons, record
 from doit_images.share import client, transport
-from doit_images.share.index import Index
+from doit_images.share.index import ResultIndex
 from doit_images.share.no_answer import NoImage, Unavailable
-from doit_images.share.redis_client import Store
+from doit_images.share.redis_client import RedisClient
 from doit_images.share.registry import Registry
 from doit_images.share.transport import Answer
 from tests.faults.fuzzing import JSON, as_json, cases, damaged, mutated, watched
@@ -229,10 +229,10 @@ MADE = mutated({"digest": "sha256:1", "seconds": 1.5, "size": 5}).map(json.dumps
 @cases()
 @given(st.lists(MADE | st.text(max_size=20) | st.none(), max_size=4))
 def test_answers_of_the_index(answers: list[Any]) -> None:
-    store = Store("redis://localhost:1/0", lambda text: None)
+    store = RedisClient("redis://localhost:1/0", lambda text: None)
     store.do = lambda ask: answers  # type: ignore[method-assign]
     with watched():
-        for made in Index(store).lookup([f"{number}" for number in range(len(answers))]).values():
+        for made in ResultIndex(store).lookup([f"{number}" for number in range(len(answers))]).values():
             assert isinstance(made.digest, str)
             assert 0 <= made.seconds < 1e9
             assert isinstance(made.size, int)

@@ -19,7 +19,7 @@ from doit_images.core.inputs.ignorefile import IgnoreFile
 from doit_images.core.inputs.reads import Reads
 from doit_images.core.inputs.resolver import InputResolver
 from doit_images.core.inputs.selection import select
-from doit_images.core.inputs.tree import Index, Tree
+from doit_images.core.inputs.tree import FileIndex, Tree
 from doit_images.core.inputs.view import View
 from doit_images.stack import secrets
 from tests.faults.fuzzing import cases, damaged, mutated, watched
@@ -71,7 +71,7 @@ def test_dockerfiles(root: Path, whole: bytes, target: str, ignore: bytes) -> No
         read = dockerfile.reads(text, where="Dockerfile", target=target or None, args={"a": "${b}"}, named=named)
         assert Reads.from_json(read.to_json()) == read
         ours = [each for each in read.copies if not each.context]
-        selection = select(View(Tree(root, Index()), IgnoreFile(ignored)), ours, "Dockerfile")
+        selection = select(View(Tree(root, FileIndex()), IgnoreFile(ignored)), ours, "Dockerfile")
         assert selection.digest
         assert {entry.path for entry in selection.entries()} >= set(selection.files())
 

@@ -25,7 +25,7 @@ from doit_images.core.inputs import contents, dockerfile, wildcards
 from doit_images.core.inputs.ignorefile import IgnoreFile, Patterns, parse
 from doit_images.core.inputs.reads import Copy
 from doit_images.core.inputs.selection import select
-from doit_images.core.inputs.tree import Index, Tree
+from doit_images.core.inputs.tree import FileIndex, Tree
 from doit_images.core.inputs.view import View
 from doit_images.stack import secrets
 from tests.conftest import ROOT, needs_docker_command
@@ -43,7 +43,7 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
 
 def selected(root: Path, *copies: Copy, ignore: str = "") -> list[str]:
     """The files that these copies bring of a folder."""
-    return select(View(Tree(root, Index()), IgnoreFile(ignore)), copies, "Dockerfile").files()
+    return select(View(Tree(root, FileIndex()), IgnoreFile(ignore)), copies, "Dockerfile").files()
 
 
 # ---- Compose files
@@ -197,10 +197,10 @@ def test_folders_that_are_nested_deeply(tmp_path: Path) -> None:
     assert selected(tmp_path, Copy("", ("/",)), ignore=f"d\n!{path}\n") == [path]
     assert selected(tmp_path, Copy("", ("/",), exclude=("x",))) == [path]
     assert selected(tmp_path, Copy("", ("**/f",), parents=True)) == [path]
-    assert View(Tree(tmp_path, Index()), IgnoreFile("")).digest("")
+    assert View(Tree(tmp_path, FileIndex()), IgnoreFile("")).digest("")
     _nest(tmp_path / "d", 10_000)
     with pytest.raises(UserError, match="cannot list this folder: File name too long"):
-        View(Tree(tmp_path, Index()), IgnoreFile("")).digest("")
+        View(Tree(tmp_path, FileIndex()), IgnoreFile("")).digest("")
     subprocess.run(["rm", "-r", str(tmp_path / "d")], check=True)
 
 
@@ -230,7 +230,7 @@ def test_links_in_a_circle_sockets_and_pipes(tmp_path: Path) -> None:
         selected(tmp_path, Copy("", ("a",)))
     if os.getuid() == 0:
         os.mknod(tmp_path / "null", 0o20666, os.makedev(1, 3))
-        assert View(Tree(tmp_path, Index()), IgnoreFile("")).digest("")
+        assert View(Tree(tmp_path, FileIndex()), IgnoreFile("")).digest("")
 
 
 def test_times_that_no_record_has_room_for(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_times_that_no_record_has_room_for(tmp_path: Path) -> None:
     seen = set()
     for when in (0, 2**31, 2**33, 2**34 - 1, -(2**31)):
         os.utime(tmp_path / "root/f", (when, when))
-        with Index(store) as index:
+        with FileIndex(store) as index:
             assert Tree(tmp_path / "root", index).folder("").digest(0)
             seen.add(Tree(tmp_path / "root", index).folder("").stamps())
     assert len(seen) >= 4
@@ -322,7 +322,7 @@ def test_what_is_printable_stays_as_it_is(text: str) -> None:
 def test_files_that_vanish_and_that_cannot_be_read(tmp_path: Path) -> None:
     for name in ("gone", "kept"):
         (tmp_path / name).write_text(name)
-    index = Index()
+    index = FileIndex()
     folder = Tree(tmp_path, index).folder("")
     (tmp_path / "gone").unlink()
     assert folder.digest(folder.find("gone")) != folder.digest(folder.find("kept"))

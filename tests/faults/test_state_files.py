@@ -16,7 +16,7 @@ import pytest
 from doit_images.cli.doit_memory import Codec, Memory
 from doit_images.core.base import memory
 from doit_images.core.history.store import History, Newer
-from doit_images.core.inputs.tree import Index, Tree
+from doit_images.core.inputs.tree import FileIndex, Tree
 from tests.core.history.test_history import BUILD
 
 CASES = int(os.environ.get("FAULTS_CASES") or 40)
@@ -99,7 +99,7 @@ def test_digests_are_right_whatever_the_index_holds(tmp_path: Path, damage: Dama
 
 
 def _digests(root: Path, store: Path) -> dict[str, bytes]:
-    with Index(store) as index:
+    with FileIndex(store) as index:
         below, folder = Tree(root, index).folder("d"), Tree(root, index).folder("")
         assert below.digest(0) == hashlib.sha256(b"d/c").digest()
         assert index.generation(str(root))
@@ -118,7 +118,7 @@ def test_a_folder_of_which_nothing_is_known_any_more_is_sent_whole(tmp_path: Pat
             with sqlite3.connect(store) as db:
                 db.execute(change)
             db.close()
-        with Index(store) as index:
+        with FileIndex(store) as index:
             Tree(root, index).folder("").digest(0)
             names.add(index.generation(str(root)))
     assert len(names) >= 2

@@ -26,7 +26,7 @@ from doit_images.core.history.store import Build, StepRecord
 from doit_images.core.planning.reasons import DUE, NO_CACHE
 from doit_images.pruning import disk_usage, repairs
 from doit_images.pruning.cache_prune import prune_argv
-from doit_images.pruning.prune import Item, Kind, choose
+from doit_images.pruning.prune import Item, ItemKind, choose
 from doit_images.share import cache_mounts
 from doit_images.ui import cache_view
 from tests import loopback
@@ -522,14 +522,14 @@ def test_records_that_lie_on_others_go_first_and_busy_ones_stay() -> None:
         CacheRecord("under busy", (), "layer", 10, 0.0, 1),
         CacheRecord("on it", ("under busy",), "layer", 10, 0.0, 1, busy=True),
     ]
-    chosen = choose(disk_usage.build_cache(Kind.ENGINE, records, 100.0), 1.0, 0)
+    chosen = choose(disk_usage.build_cache(ItemKind.ENGINE, records, 100.0), 1.0, 0)
     assert [item.key for item, _ in chosen.gone] == ["above", "below"]
 
 
 def test_what_a_record_shares_with_an_image_counts_as_the_images() -> None:
     records = [CacheRecord("r1", (), "RUN", 500, 0.0, 1, shared=True), CacheRecord("r2", (), "RUN", 70, 0.0, 1)]
-    image = Item("i1", Kind.IMAGE, "old", {"layer": 500}, idle=100.0)
-    chosen = choose([image, *disk_usage.build_cache(Kind.ENGINE, records, 100.0)], 1.0, 0)
+    image = Item("i1", ItemKind.IMAGE, "old", {"layer": 500}, idle=100.0)
+    chosen = choose([image, *disk_usage.build_cache(ItemKind.ENGINE, records, 100.0)], 1.0, 0)
     assert {item.key: size for item, size in chosen.gone} == {"i1": 500, "r1": 0, "r2": 70}
 
 
@@ -540,7 +540,7 @@ def test_a_random_build_cache_never_breaks() -> None:
         parents = tuple({chance.choice(records).id for _ in range(chance.randrange(3))}) if records else ()
         size, used, busy = chance.randrange(10**6), chance.random() * 1e6, chance.random() < 0.05
         records.append(CacheRecord(str(number), parents, "x", size, used, 1, busy))
-    chosen = choose(disk_usage.build_cache(Kind.ENGINE, records, 1e6), 8e5, 10**8)
+    chosen = choose(disk_usage.build_cache(ItemKind.ENGINE, records, 1e6), 8e5, 10**8)
     there = {record.id: record for record in records}
     for item, _ in chosen.gone:
         record = there.pop(item.key)

@@ -25,7 +25,7 @@ from doit_images.core.compose.image import Image
 from doit_images.core.engine.labels import FINGERPRINT
 from doit_images.core.run import Run
 from doit_images.pruning import git_states, registry_prune
-from doit_images.pruning.prune import Item, Kind
+from doit_images.pruning.prune import Item, ItemKind
 from doit_images.pruning.registry_contents import Repository
 from doit_images.share import referrers
 from doit_images.share.no_answer import NoImage
@@ -387,7 +387,7 @@ def test_age_counts_from_when_a_result_was_last_needed(tmp_path: Path, monkeypat
         monkeypatch.setattr(time, "time", lambda: now + after)
         return [round(item.idle) for item in registry_prune._LastNeeded(file).heeded(found)]
 
-    old, undated = Item("a", Kind.SHARED, "a", idle=1000.0), Item("b", Kind.SHARED, "b", idle=math.inf)
+    old, undated = Item("a", ItemKind.SHARED, "a", idle=1000.0), Item("b", ItemKind.SHARED, "b", idle=math.inf)
     assert idle(0, old, replace(undated, needed="a branch needs it")) == [1000, 0]
     assert idle(10, old, undated) == [1000, 10]
     assert idle(20, replace(old, needed="a branch needs it"), undated) == [0, 20]

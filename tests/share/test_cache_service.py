@@ -16,7 +16,7 @@ from urllib.parse import quote
 import pytest
 
 from doit_images.core.engine.client import Engine
-from doit_images.share.index import Made
+from doit_images.share.index import KnownResult
 from doit_images.share.lease import BuildCoordinator
 from doit_images.share.registry import Registry
 from tests import loopback
@@ -94,8 +94,8 @@ def test_machines_share_through_it_with_a_login_and_not_without(
     assert REDIS_PASSWORD not in everything
     said: list[str] = []
     crew = BuildCoordinator(lab.environ["REDIS_URL"], said.append)
-    crew.index.publish({"f": Made("d", 1.0, 2)})
-    assert (crew.index.lookup(["f"]), said) == ({"f": Made("d", 1.0, 2)}, [])
+    crew.index.publish({"f": KnownResult("d", 1.0, 2)})
+    assert (crew.index.lookup(["f"]), said) == ({"f": KnownResult("d", 1.0, 2)}, [])
 
 
 @pytest.mark.stack
@@ -124,14 +124,14 @@ def test_a_reader_can_read_and_nothing_else(service: dict[str, str], tmp_path: P
     urls = [f"redis://{user}:{quote(password)}@{place}" for user, password in
             (("", REDIS_PASSWORD), ("reader", READ_PASSWORD))]  # fmt: skip
     builder, reader = (BuildCoordinator(url, said.append) for url in urls)
-    builder.index.publish({"r": Made("d", 1.0, 2)})
-    assert (reader.index.lookup(["r"]), said) == ({"r": Made("d", 1.0, 2)}, [])
+    builder.index.publish({"r": KnownResult("d", 1.0, 2)})
+    assert (reader.index.lookup(["r"]), said) == ({"r": KnownResult("d", 1.0, 2)}, [])
     with builder.acquire("l", lambda who: None):
         assert reader._seen("l")
     assert (reader.watch("l", pytest.fail), said) == (False, [])
-    reader.index.publish({"r": Made("forged", 1.0, 2)})
+    reader.index.publish({"r": KnownResult("forged", 1.0, 2)})
     assert said
-    assert builder.index.lookup(["r"]) == {"r": Made("d", 1.0, 2)}
+    assert builder.index.lookup(["r"]) == {"r": KnownResult("d", 1.0, 2)}
     client = redis.Redis.from_url(urls[1])
     made, lease = "{doit-images}:made:r", "{doit-images}:leases"
     for never in (

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from doit_images.core.base import commands
 from doit_images.share import lease, redis_client
-from doit_images.share.index import Made
+from doit_images.share.index import KnownResult
 from doit_images.share.lease import BuildCoordinator
 from tests import loopback
 from tests.conftest import ROOT
@@ -233,7 +233,7 @@ def test_an_account_that_may_see_no_leases_goes_on_with_the_index(server: loopba
     """As that of an older Redis of a team."""
     said: list[str] = []
     url = loopback.redis_reader(server, "%R~{doit-images}:made:* -@all +ping +mget +hello +client|setinfo +select")
-    crew(server).index.publish({"f": Made("d", 1.0, 1)})
+    crew(server).index.publish({"f": KnownResult("d", 1.0, 1)})
     one = BuildCoordinator(url, said.append)
     for _ in range(2):
         assert not one.watch("x", pytest.fail)
@@ -287,7 +287,7 @@ def test_a_full_redis_forgets_of_the_index_and_never_a_lease(tmp_path: Path) -> 
         with one.acquire("held", lambda who: None):
             for number in range(20):
                 many = range(number * 1000, number * 1000 + 1000)
-                one.index.publish({f"{each:064}": Made("sha256:" + "d" * 64, 1.0, each) for each in many})
+                one.index.publish({f"{each:064}": KnownResult("sha256:" + "d" * 64, 1.0, each) for each in many})
             client = redis.Redis(port=server.port, decode_responses=True)
             assert client.info("stats")["evicted_keys"] > 1000
             assert (client.hexists(HOLDERS, "held"), one.lost("held")) == (True, False)
@@ -300,7 +300,7 @@ def test_a_full_redis_forgets_of_the_index_and_never_a_lease(tmp_path: Path) -> 
 def test_a_redis_that_stalls_for_a_while_is_waited_for(server: loopback.Service) -> None:
     said: list[str] = []
     one = crew(server, said)
-    one.index.publish({"stall": Made("", 1.0, 1)})
+    one.index.publish({"stall": KnownResult("", 1.0, 1)})
     server.process.send_signal(signal.SIGSTOP)
     waking = threading.Timer(2.5, server.process.send_signal, (signal.SIGCONT,))
     waking.start()
@@ -338,7 +338,7 @@ def test_a_redis_that_stays_away_is_looked_for_more_and_more_seldom(monkeypatch:
         raise redis.ConnectionError
 
     said: list[str] = []
-    store = redis_client.Store("redis://127.0.0.1:1/0", said.append)
+    store = redis_client.RedisClient("redis://127.0.0.1:1/0", said.append)
     while now[0] < 900:
         store.do(lambda client: None)
         now[0] += 1
@@ -363,7 +363,7 @@ def test_sentinel_and_cluster_by_url(tmp_path: Path, kind: str) -> None:
         crew = BuildCoordinator(url, said.append)
         with crew.acquire("x", said.append) as late:
             assert (late, crew.lost("x"), bool(client.hget(HOLDERS, "x"))) == (False, False, True)
-        crew.index.publish({"f": Made("d", 1.0, 1), "g": Made("d", 1.0, 1)})
+        crew.index.publish({"f": KnownResult("d", 1.0, 1), "g": KnownResult("d", 1.0, 1)})
         assert len(crew.index.lookup(["f", "g"])) == 2
     assert said == []
 
@@ -378,7 +378,7 @@ def test_who_waits_can_be_stopped(server: loopback.Service, monkeypatch: pytest.
 
 
 def test_the_index_answers_in_one_round_trip(server: loopback.Service) -> None:
-    told = {"f1": Made("sha256:d", 12.5, 1000), "f2": Made("", 3.0, 10)}
+    told = {"f1": KnownResult("sha256:d", 12.5, 1000), "f2": KnownResult("", 3.0, 10)}
     crew(server).index.publish(told)
     other = crew(server)
     before = other._store.do(lambda redis: redis.info("stats"))["total_commands_processed"]
@@ -388,7 +388,7 @@ def test_the_index_answers_in_one_round_trip(server: loopback.Service) -> None:
 
 
 def test_the_index_forgets_what_nobody_builds_again(server: loopback.Service) -> None:
-    crew(server).index.publish({"old": Made("", 1.0, 1)})
+    crew(server).index.publish({"old": KnownResult("", 1.0, 1)})
     left = crew(server)._store.do(lambda redis: redis.ttl("{doit-images}:made:old"))
     assert 0 < left <= 90 * 86400
 
@@ -416,7 +416,7 @@ def test_a_redis_that_is_not_there_is_said_once_without_the_password(url: str) -
     for _ in range(2):
         with one.acquire("x", said.append) as late:
             assert not late
-    one.index.publish({"f": Made("", 1.0, 1)})
+    one.index.publish({"f": KnownResult("", 1.0, 1)})
     assert len(said) == 1
     assert "Redis is left out" in said[0]
     assert "HUSH" not in said[0]
@@ -427,7 +427,7 @@ def test_a_wrong_password_is_said_without_any(tmp_path: Path) -> None:
     said: list[str] = []
     with loopback.redis(tmp_path, password="right") as server:
         good = BuildCoordinator(f"redis://:right@127.0.0.1:{server.port}/0", said.append)
-        good.index.publish({"f": Made("", 1.0, 1)})
+        good.index.publish({"f": KnownResult("", 1.0, 1)})
         assert good.index.lookup(["f"])
         bad = BuildCoordinator(f"redis://:HUSH@127.0.0.1:{server.port}/0", said.append)
         assert bad.index.lookup(["f"]) == {}

@@ -35,7 +35,7 @@ from doit_images.stack.containers import Container, Containers, container_of
 from doit_images.stack.dev import Reaction, edited, mounted, reaction, stats_of
 from doit_images.stack.ephemeral_stack import free_port
 from doit_images.stack.events import rows
-from doit_images.stack.health import RESTARTS, STEADY_SECONDS, Health, Limits, Moment, Outcome, Verdict, judge
+from doit_images.stack.health import RESTARTS, STEADY_SECONDS, Health, Moment, ServiceHealth, Waited, WaitLimits, judge
 from tests.conftest import ROOT
 
 COMPOSE = Compose((Path("/p/compose.yml"), Path("/q/test.yml")), "name", {"COMPOSE_FILE": "x", "A": "1"})
@@ -182,29 +182,31 @@ def moment(coming: bool, before: Mapping[str, Container] = MappingProxyType({}),
 @pytest.mark.parametrize(
     ("one", "coming", "verdict"),
     [
-        (container(health="healthy"), False, Verdict(Health.READY, "healthy")),
-        (container(), False, Verdict(Health.WAITING, "just started")),
-        (container(health="starting", started=95), False, Verdict(Health.WAITING, "starting", 95)),
-        (container(health="starting", started=40), False, Verdict(Health.FAILED, "not healthy after 50 s", 40)),
-        (container(health="starting", started=40, start_period=20), True, Verdict(Health.WAITING, "starting", 40)),
-        (container(health="unhealthy"), True, Verdict(Health.FAILED, "unhealthy")),
-        (container("created"), True, Verdict(Health.WAITING, "created")),
-        (container("created"), False, Verdict(Health.BLOCKED, "was created, but not started")),
-        (container("created", error="no x"), True, Verdict(Health.WAITING, "created")),
-        (container("created", error="no x"), False, Verdict(Health.FAILED, "could not be started: no x")),
-        (container("exited", exit_code=3, started=90), True, Verdict(Health.FAILED, "ended with status 3", 90)),
-        (container("exited", exit_code=0), False, Verdict(Health.READY, "done")),
-        (container("exited", exit_code=0, always=True), False, Verdict(Health.FAILED, "ended with status 0")),
-        (container("restarting", exit_code=3), False, Verdict(Health.WAITING, "ended with status 3, starting again")),
+        (container(health="healthy"), False, ServiceHealth(Health.READY, "healthy")),
+        (container(), False, ServiceHealth(Health.WAITING, "just started")),
+        (container(health="starting", started=95), False, ServiceHealth(Health.WAITING, "starting", 95)),
+        (container(health="starting", started=40), False, ServiceHealth(Health.FAILED, "not healthy after 50 s", 40)),
+        (container(health="starting", started=40, start_period=20), True,
+         ServiceHealth(Health.WAITING, "starting", 40)),
+        (container(health="unhealthy"), True, ServiceHealth(Health.FAILED, "unhealthy")),
+        (container("created"), True, ServiceHealth(Health.WAITING, "created")),
+        (container("created"), False, ServiceHealth(Health.BLOCKED, "was created, but not started")),
+        (container("created", error="no x"), True, ServiceHealth(Health.WAITING, "created")),
+        (container("created", error="no x"), False, ServiceHealth(Health.FAILED, "could not be started: no x")),
+        (container("exited", exit_code=3, started=90), True, ServiceHealth(Health.FAILED, "ended with status 3", 90)),
+        (container("exited", exit_code=0), False, ServiceHealth(Health.READY, "done")),
+        (container("exited", exit_code=0, always=True), False, ServiceHealth(Health.FAILED, "ended with status 0")),
+        (container("restarting", exit_code=3), False,
+         ServiceHealth(Health.WAITING, "ended with status 3, starting again")),
         (container("running", restarts=RESTARTS, exit_code=3), True,
-         Verdict(Health.FAILED, f"crash loop: restarted {RESTARTS} times, last with status 3")),
-        (container("paused"), True, Verdict(Health.WAITING, "paused")),
-        (container("dead", exit_code=1), False, Verdict(Health.FAILED, "ended with status 1")),
-        (None, True, Verdict(Health.WAITING, "to be created")),
-        (None, False, Verdict(Health.BLOCKED, "has no container")),
+         ServiceHealth(Health.FAILED, f"crash loop: restarted {RESTARTS} times, last with status 3")),
+        (container("paused"), True, ServiceHealth(Health.WAITING, "paused")),
+        (container("dead", exit_code=1), False, ServiceHealth(Health.FAILED, "ended with status 1")),
+        (None, True, ServiceHealth(Health.WAITING, "to be created")),
+        (None, False, ServiceHealth(Health.BLOCKED, "has no container")),
     ],
 )  # fmt: skip
-def test_a_verdict(one: Container | None, coming: bool, verdict: Verdict) -> None:
+def test_a_verdict(one: Container | None, coming: bool, verdict: ServiceHealth) -> None:
     there = [one] if one else []
     assert judge({"web": 1}, there, moment(coming)) == {"web": verdict}
 
@@ -223,9 +225,9 @@ def test_what_happened_before_does_not_count() -> None:
 def test_what_nothing_checks_must_run_for_a_while() -> None:
     one = container(started=5_000)  # by the engine's clock, which may be another
     young = replace(moment(False), seen={("1", 5_000): 100 - STEADY_SECONDS + 0.5})
-    assert judge({"web": 1}, [one], young)["web"] == Verdict(Health.WAITING, "just started", 5_000)
+    assert judge({"web": 1}, [one], young)["web"] == ServiceHealth(Health.WAITING, "just started", 5_000)
     old = replace(moment(False), seen={("1", 5_000): 100 - STEADY_SECONDS})
-    assert judge({"web": 1}, [one], old)["web"] == Verdict(Health.READY, "running", 5_000)
+    assert judge({"web": 1}, [one], old)["web"] == ServiceHealth(Health.READY, "running", 5_000)
     again = replace(one, started=6_000)
     assert judge({"web": 1}, [again], old)["web"].state == "waiting"
     # What ran when the wait began need not be waited for.
@@ -241,12 +243,16 @@ def test_every_replica_counts() -> None:
 
 
 def test_the_cause_comes_before_those_that_wait_for_it() -> None:
-    verdicts = {"a": Verdict(Health.BLOCKED, ""), "b": Verdict(Health.FAILED, ""), "c": Verdict(Health.WAITING, "")}
-    assert list(Outcome(verdicts, [], 1).failed) == ["b"]
+    verdicts = {
+        "a": ServiceHealth(Health.BLOCKED, ""),
+        "b": ServiceHealth(Health.FAILED, ""),
+        "c": ServiceHealth(Health.WAITING, ""),
+    }
+    assert list(Waited(verdicts, [], 1).failed) == ["b"]
     del verdicts["b"]
-    assert list(Outcome(verdicts, [], 1).failed) == ["c"]
-    assert not Outcome(verdicts, [], 1).healthy
-    assert Outcome({"a": Verdict(Health.READY, "")}, [], 1).healthy
+    assert list(Waited(verdicts, [], 1).failed) == ["c"]
+    assert not Waited(verdicts, [], 1).healthy
+    assert Waited({"a": ServiceHealth(Health.READY, "")}, [], 1).healthy
 
 
 # ---- secrets
@@ -525,20 +531,22 @@ def test_a_port_that_somebody_takes_meanwhile_is_another_one_the_next_time(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     services = {"web": Service("web", "x", False, 1, {}, (80,))}
-    taken = Verdict(Health.FAILED, "could not be started: Bind for 127.0.0.1:20000 failed: port is already allocated")
-    verdicts = [taken, Verdict(Health.FAILED, "ended with status 1"), Verdict(Health.READY, "running")]
+    taken = ServiceHealth(
+        Health.FAILED, "could not be started: Bind for 127.0.0.1:20000 failed: port is already allocated"
+    )
+    verdicts = [taken, ServiceHealth(Health.FAILED, "ended with status 1"), ServiceHealth(Health.READY, "running")]
     asked = []
 
-    def start(compose: Compose, *_: object) -> Outcome:
+    def start(compose: Compose, *_: object) -> Waited:
         asked.append(compose.environ["WEB_PORT"])
-        return Outcome({"web": verdicts[len(asked) - 1]}, (), 0.0)
+        return Waited({"web": verdicts[len(asked) - 1]}, (), 0.0)
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(ephemeral_stack, "projects", lambda _: [])
     monkeypatch.setattr(Compose, "services", lambda self: services)
     monkeypatch.setattr(Containers, "remove", lambda self: None)
     monkeypatch.setattr(bringup, "start", start)
-    compose, events = Compose((tmp_path / "compose.yml",), "p", {}), Terms(Events(), Limits(1, 1), tmp_path / "log")
+    compose, events = Compose((tmp_path / "compose.yml",), "p", {}), Terms(Events(), WaitLimits(1, 1), tmp_path / "log")
     with ephemeral_stack.running(compose, events) as stack:
         assert stack.outcome.verdicts["web"] == verdicts[1], "what else went wrong is not tried again"
     assert len(set(asked)) == len(asked) == 2

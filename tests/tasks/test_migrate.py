@@ -23,9 +23,9 @@ from doit_images.stack.backup import MANIFEST
 from doit_images.stack.containers import Container, Containers, Event
 from doit_images.stack.ephemeral_stack import free_port
 from tasks import journal
-from tasks.compared import Part, differences, parts
+from tasks.compared import DataPart, differences, parts
 from tasks.journal import Before, Journal, Phase, held_tag
-from tasks.migrate import Change, Found, changes_between, downtime, found
+from tasks.migrate import Found, Replacement, changes_between, downtime, found
 from tests import forked
 from tests.conftest import ROOT, Lab, docker
 from tests.stack.test_stack import Stack
@@ -539,8 +539,8 @@ def test_what_changes() -> None:
         "gpu": service("gpu", "gpu:1"),
     }
     assert changes_between(running, standard, optimized) == [
-        Change("store", "store:standard", "store:optimized", ("p_data",)),
-        Change("web", "web:standard", "web:optimized", ()),
+        Replacement("store", "store:standard", "store:optimized", ("p_data",)),
+        Replacement("web", "web:standard", "web:optimized", ()),
     ]
     assert changes_between([container("web", "web:optimized")], standard, optimized) == []
     assert changes_between([container("other", "other:1")], standard, optimized) == []
@@ -552,14 +552,14 @@ def test_what_changes() -> None:
 def test_what_is_there_is_compared_part_by_part() -> None:
     said = "auth.users 2 -17\n\nkey 1 abc 5000\n"
     before = parts(said)
-    assert before == [Part("auth.users", 2, "-17"), Part("key", 1, "abc", 5000)]
+    assert before == [DataPart("auth.users", 2, "-17"), DataPart("key", 1, "abc", 5000)]
     assert differences(before, parts(said), now=1) == []
     assert differences(before, before[:1], now=5) == [], "its time is over"
     assert differences(before, before[:1], now=4) == ["key is gone"]
     assert differences(before, parts("auth.users 1 -17\nkey 1 abd 5000"), now=1) == [
         "auth.users has 1 where it had 2", "key is another",
     ]  # fmt: skip
-    assert differences(before, [*before, Part("more", 1, "1")], now=1) == ["more is new"]
+    assert differences(before, [*before, DataPart("more", 1, "1")], now=1) == ["more is new"]
     with pytest.raises(UserError, match="cannot be counted"):
         parts("psql: error: no such table")
 

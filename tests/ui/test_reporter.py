@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doit_images.core.base.formatting import because, seconds_text
-from doit_images.core.building.state import State
+from doit_images.core.building.state import ImageState
 from doit_images.core.buildkit.progress import Progress
 from doit_images.core.planning.action import Action
 from doit_images.ui.board import Board
@@ -40,7 +40,7 @@ from pathlib import Path
 from doit.exceptions import TaskFailed
 from doit_images.core.base.errors import UserError
 from doit_images.core.building.events import ImageEnded, ImageStarted, StepsChanged
-from doit_images.core.building.state import State
+from doit_images.core.building.state import ImageState
 from doit_images.core.buildkit.progress import Progress
 from doit_images.core.planning.action import Action
 from doit_images.cli.process import current
@@ -69,7 +69,7 @@ def build(name):
     progress.finish()
     if name == "broken":
         return TaskFailed("failed broken: it is\\n  second line")
-    emit(ImageEnded(name, State.BUILT, progress, 231_000_000))
+    emit(ImageEnded(name, ImageState.BUILT, progress, 231_000_000))
 
 def trouble():
     raise UserError("no such thing", where="file:3", remedy="make it")
@@ -187,7 +187,7 @@ def test_quiet_says_only_what_fails(project: Path) -> None:
     told = io.StringIO()
     board = Board(told, quiet=True)
     board.started("base", Action.BUILD)
-    board.ended("base", State.BUILT)
+    board.ended("base", ImageState.BUILT)
     board.say("it is so")
     board.fail("auth", "failed auth: it is")
     assert told.getvalue() == "failed auth: it is\n"
@@ -353,7 +353,7 @@ def test_no_line_is_wider_than_the_terminal(images: dict[str, str], width: int, 
     for number, (image, doing) in enumerate(images.items()):
         rows[image] = Row(
             image,
-            state=State.RUNNING if number % 2 else State.UNKNOWN,
+            state=ImageState.RUNNING if number % 2 else ImageState.UNKNOWN,
             action=Action.BUILD,
             doing=doing.replace("\n", " "),
             began=time.monotonic(),
@@ -372,7 +372,7 @@ def test_the_whole_is_forecast_from_history() -> None:
     assert overall(rows, 0.0) == 0.0
     board.started("base", Action.BUILD)
     assert overall(rows, board.rows["base"].began + 5) == pytest.approx(0.25)
-    board.ended("base", State.BUILT)
+    board.ended("base", ImageState.BUILT)
     assert overall(rows, time.monotonic()) == pytest.approx(0.5)
     board.plan({"auth": (Action.BUILD, None)})
     assert remaining(rows, 1, 0.0) is None
@@ -389,7 +389,7 @@ def test_a_build_that_was_started_again_says_its_end_again() -> None:
     board = Board(said)
     for _ in range(2):
         board.started("auth", Action.BUILD)
-        board.ended("auth", State.BUILT, progress=Progress())
+        board.ended("auth", ImageState.BUILT, progress=Progress())
     assert [line.split(" in ")[0].strip() for line in said.getvalue().splitlines()] == [
         "building auth",
         "built auth",

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from doit_images.core.engine.client import Engine
 from doit_images.core.engine.layers import Disk, Layer, chained
 from doit_images.pruning import image_contents as sizes
-from doit_images.pruning.image_contents import File, Finding, Measured
+from doit_images.pruning.image_contents import LayerFile, Measured, Removable
 from doit_images.ui import sizes_view
 
 
@@ -51,21 +51,21 @@ def test_own_and_shared_bytes_never_exceed_what_is_on_the_disk(stacks: list[list
 
 def test_files_that_a_later_layer_covers() -> None:
     files = [
-        File("etc/a", 10, 0),
-        File("etc/b", 20, 0),
-        File("opt/x/one", 1, 0),
-        File("opt/x/two", 2, 0),
-        File("var/c", 5, 0),
-        File("etc/a", 11, 1),
-        File("etc/.wh.b", 0, 1),
-        File("opt/.wh.x", 0, 1),
-        File("var/.wh..wh..opq", 0, 2),
-        File("var/new", 7, 2),
+        LayerFile("etc/a", 10, 0),
+        LayerFile("etc/b", 20, 0),
+        LayerFile("opt/x/one", 1, 0),
+        LayerFile("opt/x/two", 2, 0),
+        LayerFile("var/c", 5, 0),
+        LayerFile("etc/a", 11, 1),
+        LayerFile("etc/.wh.b", 0, 1),
+        LayerFile("opt/.wh.x", 0, 1),
+        LayerFile("var/.wh..wh..opq", 0, 2),
+        LayerFile("var/new", 7, 2),
     ]
     kept, gone = sizes.remaining(files)
     assert {(file.path, file.size) for file in kept} == {("etc/a", 11), ("var/new", 7)}
     assert sum(file.size for file in gone) == 10 + 20 + 1 + 2 + 5
-    assert sizes.content_of(files).largest[0] == File("etc/a", 11, 1)
+    assert sizes.content_of(files).largest[0] == LayerFile("etc/a", 11, 1)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,9 @@ def test_files_that_a_later_layer_covers() -> None:
     ],
 )
 def test_what_could_go(path: str, what: str) -> None:
-    assert [(one.what, one.size, one.files) for one in sizes.content_of([File(path, 3, 0)]).could_go] == [(what, 3, 1)]
+    assert [(one.what, one.size, one.files) for one in sizes.content_of([LayerFile(path, 3, 0)]).could_go] == [
+        (what, 3, 1)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +102,7 @@ def test_what_could_go(path: str, what: str) -> None:
     ],
 )
 def test_what_is_needed_is_not_called_superfluous(path: str) -> None:
-    assert sizes.content_of([File(path, 3, 0)]).could_go == ()
+    assert sizes.content_of([LayerFile(path, 3, 0)]).could_go == ()
 
 
 def archive(layers: dict[str, dict[str, bytes]], manifest: list[dict[str, object]]) -> io.BytesIO:
@@ -133,14 +135,14 @@ def test_an_archive_is_read_layer_by_layer_whatever_their_order() -> None:
         ],
     )
     assert sizes.read_archive(stream) == {
-        "sha256:cafe": [File("a", 3, 0), File("a", 5, 1), File(".wh.x", 0, 1)],
-        "sha256:beef": [File("a", 3, 0)],
+        "sha256:cafe": [LayerFile("a", 3, 0), LayerFile("a", 5, 1), LayerFile(".wh.x", 0, 1)],
+        "sha256:beef": [LayerFile("a", 3, 0)],
     }
 
 
 def test_the_table_tells_what_is_smaller_shared_and_missing(capsys: pytest.CaptureFixture[str]) -> None:
     standard = {"app": image("app:standard", ("s", 1000))}
-    content = sizes.Content((File("bin/big", 4, 1),), (Finding("Perl", 3, 2, "remove it"),))
+    content = sizes.SizeReport((LayerFile("bin/big", 4, 1),), (Removable("Perl", 3, 2, "remove it"),))
     contents = {one.id: content for one in (BASE, APP, standard["app"])}
     told = sizes_view.as_data(
         {"app": ("app:standard", "app"), "base": ("", "base"), "lost": ("", "lost:1")},
@@ -161,7 +163,7 @@ def test_the_table_tells_what_is_smaller_shared_and_missing(capsys: pytest.Captu
 
 
 def test_two_settings_are_called_by_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    content = {BASE.id: sizes.Content((), ()), APP.id: sizes.Content((), ())}
+    content = {BASE.id: sizes.SizeReport((), ()), APP.id: sizes.SizeReport((), ())}
     told = sizes_view.as_data({"a": ("a", "a:in-1")}, [{"a": BASE}, {"a": APP}], content, ("as they are", "SIZE=small"))
     sizes_view.print_text(told)
     lines = capsys.readouterr().out.splitlines()
@@ -171,7 +173,7 @@ def test_two_settings_are_called_by_what_they_are(capsys: pytest.CaptureFixture[
 
 
 def test_images_without_others_to_compare_with_have_one_size(capsys: pytest.CaptureFixture[str]) -> None:
-    content = {BASE.id: sizes.Content((), ())}
+    content = {BASE.id: sizes.SizeReport((), ())}
     sizes_view.print_text(sizes_view.as_data({"base": ("", "base")}, [{}, {"base": BASE}], content, ("", "size")))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:2] == ["image", "size"]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _PREDICATE = "in-toto.io/predicate-type"
 
 
-class Kind(NamedTuple):
+class DocumentKind(NamedTuple):
     """A kind of document: its name, the ending of its files, its media type, and its predicate's type in in-toto."""
 
     title: str
@@ -31,14 +31,16 @@ class Kind(NamedTuple):
     predicate: str
 
 
-SPDX = Kind("SBOM in SPDX 2.3", ".spdx.json", "application/spdx+json", "https://spdx.dev/Document/v2.3")
-SPDX_3 = Kind("SBOM in SPDX 3.0.1", ".spdx3.json", "application/ld+json", "https://spdx.dev/Document/v3.0.1")
-CYCLONEDX = Kind("SBOM in CycloneDX", ".cdx.json", "application/vnd.cyclonedx+json", "https://cyclonedx.org/bom")
-PROVENANCE = Kind("provenance", ".json", "application/vnd.in-toto+json", "https://slsa.dev/provenance/v1")
+SPDX = DocumentKind("SBOM in SPDX 2.3", ".spdx.json", "application/spdx+json", "https://spdx.dev/Document/v2.3")
+SPDX_3 = DocumentKind("SBOM in SPDX 3.0.1", ".spdx3.json", "application/ld+json", "https://spdx.dev/Document/v3.0.1")
+CYCLONEDX = DocumentKind(
+    "SBOM in CycloneDX", ".cdx.json", "application/vnd.cyclonedx+json", "https://cyclonedx.org/bom"
+)
+PROVENANCE = DocumentKind("provenance", ".json", "application/vnd.in-toto+json", "https://slsa.dev/provenance/v1")
 KINDS = (SPDX, SPDX_3, CYCLONEDX, PROVENANCE)
 
 
-def attach(share: Share, wanted: Wanted, digest: str, kind: Kind, document: Mapping[str, Any]) -> str:
+def attach(share: Share, wanted: Wanted, digest: str, kind: DocumentKind, document: Mapping[str, Any]) -> str:
     """Attach a document to the image with this digest; returns the attachment's digest. ``UserError`` where nobody
     would take it from this machine. Raises ``Unavailable`` and ``NoImage``."""
     if share.trust.need:

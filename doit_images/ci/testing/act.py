@@ -12,8 +12,8 @@ from pathlib import Path
 from doit_images.ci.history import TESTED, expected_seconds
 from doit_images.ci.results import known
 from doit_images.ci.results.result import Result, times
-from doit_images.ci.testing.attempt import Attempt
-from doit_images.ci.testing.planned import Planned, State, folder_of, plan
+from doit_images.ci.testing.attempt import Trial
+from doit_images.ci.testing.planned import Planned, PlannedState, folder_of, plan
 from doit_images.core.base import files
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import because, seconds_text
@@ -37,7 +37,7 @@ def run_test(run: Run, name: str, again: bool = False, runs: str = "1") -> None:
     planned = plan(run, [name], again=True)[name]
     if planned.problem:
         raise UserError(f"{planned.name}: {planned.problem}")
-    if planned.state == State.PASSED and not again and count == 1:
+    if planned.state == PlannedState.PASSED and not again and count == 1:
         passed_before(run, planned)
         return
     why = (AGAIN,) if planned.result else planned.reasons
@@ -71,7 +71,7 @@ def passed_before(run: Run, planned: Planned) -> None:
     run.events.say(f"{planned.test.name} passed before on just this, in {seconds_text(result.seconds)}")
     if result.junit:
         files.write(junit_of(run, planned.test.name), result.junit)
-    ended = _ended(planned, Attempt(0, time.time(), 0.0), (PASSED,))
+    ended = _ended(planned, Trial(0, time.time(), 0.0), (PASSED,))
     known.note(run, ended, saved=max(result.seconds, 0.001))
 
 
@@ -80,7 +80,7 @@ def junit_of(run: Run, name: str) -> Path:
     return run.folder / "ci" / f"test-{name}.xml"
 
 
-def _attempt(run: Run, planned: Planned, *, again: bool) -> Attempt:
+def _attempt(run: Run, planned: Planned, *, again: bool) -> Trial:
     """Run it once; of what it says without the values of secrets, since others may read what is kept."""
     if planned.inputs is None:
         raise ValueError("what cannot be run is not tried")
@@ -96,7 +96,7 @@ def _attempt(run: Run, planned: Planned, *, again: bool) -> Attempt:
     return attempt._replace(junit=junit, why=why)
 
 
-def _leave(run: Run, planned: Planned, attempt: Attempt, why: tuple[str, ...]) -> None:
+def _leave(run: Run, planned: Planned, attempt: Trial, why: tuple[str, ...]) -> None:
     """Leave the JUnit file and an entry in the history, however it ended."""
     if attempt.junit:
         files.write(junit_of(run, planned.test.name), attempt.junit)
@@ -104,13 +104,13 @@ def _leave(run: Run, planned: Planned, attempt: Attempt, why: tuple[str, ...]) -
     known.note(run, _ended(planned, attempt, why), error)
 
 
-def _ended(planned: Planned, attempt: Attempt, why: tuple[str, ...]) -> Build:
+def _ended(planned: Planned, attempt: Trial, why: tuple[str, ...]) -> Build:
     name, ref, number = planned.name, planned.ref, planned.fingerprint
     images = (planned.test.service, *planned.test.services)
     return Build(name, ref, number, TESTED, Status.DONE, why, attempt.began, attempt.seconds, parents=images)
 
 
-def _keep(run: Run, planned: Planned, attempt: Attempt) -> None:
+def _keep(run: Run, planned: Planned, attempt: Trial) -> None:
     """Keep that it passed, where that can be said of one state of everything that it saw: what was not known before it
     ran may have been another while it did."""
     if not planned.fingerprint:

@@ -18,7 +18,7 @@ _HELD = 1024 * 1024  # so much of a line is waited for
 _OVERLAP = 16 * 1024  # no value of a secret is longer
 
 
-class Attempt(NamedTuple):
+class Trial(NamedTuple):
     """The exit status, when it began (seconds since the epoch), how long it took, what its JUnit file says ("" for
     none), where it failed, what people are told, and whether what it saw was written to meanwhile."""
 
@@ -56,10 +56,10 @@ def hidden_lines(pieces: Iterable[bytes], hide: Callable[[str], str]) -> Iterato
     yield hide("".join(held) + decode(b"", True))
 
 
-def ended(status: int, began: float, junit: tuple[Path, str] | None, why: str = "") -> Attempt:
+def ended(status: int, began: float, junit: tuple[Path, str] | None, why: str = "") -> Trial:
     """The attempt that has just ended, with the JUnit file that it left, if it did: ``junit`` is the folder with what
     it left, and where in there that file should be. Raises ``UserError``."""
-    return Attempt(status, began, time.time() - began, _left(*junit) if junit else "", why)
+    return Trial(status, began, time.time() - began, _left(*junit) if junit else "", why)
 
 
 def _left(folder: Path, path: str) -> str:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from doit_images.ci.testing.attempt import Attempt, ended, hidden_lines, log_of
+from doit_images.ci.testing.attempt import Trial, ended, hidden_lines, log_of
 from doit_images.ci.testing.declared import DEFAULT, NONE, ImageTest
 from doit_images.ci.testing.planned import Planned
 from doit_images.core.base import commands, files, leftovers
@@ -51,7 +51,7 @@ class Surroundings(NamedTuple):
     compose: Compose
 
 
-def run_command(run: Run, planned: Planned, inputs: ImageInputs) -> Attempt:
+def run_command(run: Run, planned: Planned, inputs: ImageInputs) -> Trial:
     """Run the command to its end; a failure is an attempt too. Raises ``UserError``."""
     run.settings.need_engine()
     test = planned.test

@@ -36,7 +36,7 @@ DUE = "its image is built in every run, so it is never known to have passed on i
 UNKNOWN = "what it would run on is not known yet"
 
 
-class State(StrEnum):
+class PlannedState(StrEnum):
     """What would be done about a test."""
 
     PASSED = "passed"
@@ -60,9 +60,9 @@ class Planned(NamedTuple):
     images: Mapping[str, str] = {}
 
     @property
-    def state(self) -> State:
+    def state(self) -> PlannedState:
         """What would be done."""
-        return State.BROKEN if self.problem else State.PASSED if self.result else State.TEST
+        return PlannedState.BROKEN if self.problem else PlannedState.PASSED if self.result else PlannedState.TEST
 
     @property
     def name(self) -> str:

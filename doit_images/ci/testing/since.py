@@ -15,7 +15,7 @@ from doit_images.ci import around
 from doit_images.ci.commits import There
 from doit_images.ci.results.result import Result
 from doit_images.ci.testing.declared import ImageTest, declared
-from doit_images.ci.testing.planned import NEVER, State
+from doit_images.ci.testing.planned import NEVER, PlannedState
 from doit_images.ci.testing.variants import Around, images_around, in_words, name_of, with_tests
 from doit_images.core.base.references import familiar
 from doit_images.core.compose.project import Project
@@ -37,9 +37,9 @@ class Due(NamedTuple):
     result: Result | None = None
 
     @property
-    def state(self) -> State:
+    def state(self) -> PlannedState:
         """What would be done."""
-        return State.BROKEN if self.problem else State.TEST if self.stale else State.PASSED
+        return PlannedState.BROKEN if self.problem else PlannedState.TEST if self.stale else PlannedState.PASSED
 
 
 def told(project: Project, images: Mapping[str, ImageInputs], there: There) -> Project:

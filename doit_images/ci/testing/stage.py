@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from doit_images.ci.testing.attempt import Attempt, ended, log_of
+from doit_images.ci.testing.attempt import Trial, ended, log_of
 from doit_images.ci.testing.isolation import own_stages
 from doit_images.ci.testing.planned import Planned
 from doit_images.ci.verifying.once_more import once_more
@@ -33,7 +33,7 @@ from doit_images.stack import secrets
 from doit_images.stack.images import same
 
 
-def run_stage(run: Run, planned: Planned, inputs: ImageInputs, again: bool) -> Attempt:
+def run_stage(run: Run, planned: Planned, inputs: ImageInputs, again: bool) -> Trial:
     """Build the stage, when there is room for a build of its image; ``again``: what only the test reaches is not taken
     from a cache. Neither is it where the image was rebuilt without cache: to BuildKit the same steps are one, and what
     it holds of the test's may lie on the layers of before. Raises ``UserError``."""
@@ -54,7 +54,7 @@ def ran_on_image(run: Run, planned: Planned) -> bool:
         return same(run.engine, image_id, image.local_image.id)
 
 
-def _built(run: Run, planned: Planned, inputs: ImageInputs, again: bool) -> Attempt:
+def _built(run: Run, planned: Planned, inputs: ImageInputs, again: bool) -> Trial:
     began = time.time()
     decision = Decision(inputs.name, Action.BUILD, (), inputs)
     try:

@@ -19,7 +19,7 @@ _PIN = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)", re.MULTILINE)
 _HIDDEN = re.compile(r"\.|node_modules$|__pycache__$")
 
 
-class Change(NamedTuple):
+class LockChange(NamedTuple):
     """A package that a lock pins otherwise than before; "" for a version that it did not, or does not, pin."""
 
     lock: Path
@@ -73,13 +73,13 @@ def uv_environ(environ: Mapping[str, str]) -> dict[str, str]:
     return {**({"UV_DEFAULT_INDEX": index} if index else {}), "UV_NO_WRAP": "1", **environ}
 
 
-def difference(before: Mapping[Path, str], after: Mapping[Path, str]) -> list[Change]:
+def difference(before: Mapping[Path, str], after: Mapping[Path, str]) -> list[LockChange]:
     """What the texts of the locks pin otherwise than before, by lock and name."""
     changes = []
     for lock, text in after.items():
         old, new = pins(before.get(lock, "")), pins(text)
         changes += [
-            Change(lock, name, old.get(name, ""), new.get(name, ""))
+            LockChange(lock, name, old.get(name, ""), new.get(name, ""))
             for name in sorted({*old, *new})
             if old.get(name) != new.get(name)
         ]

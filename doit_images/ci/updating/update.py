@@ -27,7 +27,7 @@ from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.run import Run
 
 
-def newer(run: Run, cooldown: float) -> list[locks.Change]:
+def newer(run: Run, cooldown: float) -> list[locks.LockChange]:
     """What ``update`` would change in the locks, which stay as they are. Raises ``UserError``."""
     before = locks.texts(run.project.directory)
     try:
@@ -36,7 +36,7 @@ def newer(run: Run, cooldown: float) -> list[locks.Change]:
         _write_back(before, set(before))
 
 
-def update(run: Run, names: Sequence[str], cooldown: float) -> list[locks.Change]:
+def update(run: Run, names: Sequence[str], cooldown: float) -> list[locks.LockChange]:
     """Lock newer releases (of these packages, or of all) that are older than ``cooldown`` seconds, build the images
     that they are in, and run the images' tests. ``UserError`` if any of it fails: all is then as it was before."""
     before = locks.texts(run.project.directory)
@@ -61,7 +61,7 @@ def _known_names(names: Sequence[str], texts: Mapping[Path, str]) -> None:
             raise UserError(f"no lock of this project has the package {name}", remedy="doit deps_check lists them")
 
 
-def _locked(run: Run, names: Sequence[str], before: Mapping[Path, str], cooldown: float) -> list[locks.Change]:
+def _locked(run: Run, names: Sequence[str], before: Mapping[Path, str], cooldown: float) -> list[locks.LockChange]:
     """Lock newer releases; what the locks then pin otherwise than ``before``. uv would go back behind a locked release
     that is younger than the cool-down: such packages are locked again, and stay."""
     if not before:

@@ -22,7 +22,7 @@ from doit_images.core.base import commands, leftovers, memory
 from doit_images.core.base.command_line import last_words
 from doit_images.core.building import build_target, prune_lock
 from doit_images.core.buildkit import cache_records
-from doit_images.core.buildkit.progress import Progress, Step, brief
+from doit_images.core.buildkit.progress import Progress, Vertex, brief
 from doit_images.core.compose import env_files
 from doit_images.core.compose.answer import PLATFORMS
 from doit_images.core.compose.stack import Compose
@@ -38,7 +38,7 @@ _PLATFORM = "DOCKER_DEFAULT_PLATFORM"
 _SLACK = 1.0  # seconds: a record of the cache is made when its step begins, or just before
 
 
-class Answer(NamedTuple):
+class BuildKitAnswer(NamedTuple):
     """What BuildKit said of an image: ``step`` is the first one that it would have run, "" for none; ``unasked`` is why
     its word says nothing, "" where it does. ``steps`` are those that it named, and whether each was cached."""
 
@@ -74,7 +74,7 @@ def report_of(run: Run, name: str) -> Path:
     return run.folder / "differences" / f"{name}.json"
 
 
-def keep(run: Run, answer: Answer, **more: Any) -> Path:
+def keep(run: Run, answer: BuildKitAnswer, **more: Any) -> Path:
     """Keep an answer, with ``more`` of what it is about, for as long as the image is the same; where it lies."""
     path = report_of(run, answer.name)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,11 +88,11 @@ def hider(run: Run, target: Mapping[str, Any]) -> Callable[[str], str]:
     return secrets.hider(run.project.directory, {**run.environ, **given})
 
 
-def ask(run: Run, name: str, declared: Declared) -> Answer:
+def ask(run: Run, name: str, declared: Declared) -> BuildKitAnswer:
     """Ask BuildKit about one image. ``UserError`` where the engine or the builder does not answer."""
     decision = run.planner.decisions()[name]
     inputs, local_image = decision.inputs, decision.local_image
-    answer = Answer(name, inputs.image.ref, inputs.fingerprint, local_image.id if local_image else "")
+    answer = BuildKitAnswer(name, inputs.image.ref, inputs.fingerprint, local_image.id if local_image else "")
     if decision.action != Action.FRESH:
         return answer._replace(unasked=f"the plan does not call it fresh: {decision.action}")
     known = memory.recall(report_of(run, name)) or {}
@@ -190,7 +190,7 @@ class _Made(NamedTuple):
         return (called or ran) and self.begin - _SLACK <= record.made <= self.end + _SLACK
 
 
-def _gone(run: Run, decision: Decision, step: Step) -> str:
+def _gone(run: Run, decision: Decision, step: Vertex) -> str:
     """Why it says nothing that this step would run; "" if the cache still holds what it gave when the image was
     built."""
     known = [*_told_by_image(run, decision, step), *_told_by_history(run, decision, step)]
@@ -202,7 +202,7 @@ def _gone(run: Run, decision: Decision, step: Step) -> str:
     return f"the cache is gone: it does not hold what `{step.label}` gave when the image was built"
 
 
-def _told_by_image(run: Run, decision: Decision, step: Step) -> Iterator[_Made]:
+def _told_by_image(run: Run, decision: Decision, step: Vertex) -> Iterator[_Made]:
     """By an image of the engine, which says by which steps it was made, wherever it was built."""
     word, _, rest = brief(step.text).partition(" ")
     for made_by, when in run.engine.steps(decision.local_image.id) if decision.local_image else ():
@@ -210,7 +210,7 @@ def _told_by_image(run: Run, decision: Decision, step: Step) -> Iterator[_Made]:
             yield _Made(step.text, when, when + 1)
 
 
-def _told_by_history(run: Run, decision: Decision, step: Step) -> Iterator[_Made]:
+def _told_by_history(run: Run, decision: Decision, step: Vertex) -> Iterator[_Made]:
     """By the builds of this checkout, back to the last one that ran the step at this place. So it is known of a stage
     that the image holds nothing of, and of a step whose words hold another argument now. One that was cached may be of
     a stage that another image of the same run built."""

@@ -21,7 +21,7 @@ _KINDS = {tarfile.DIRTYPE: "folder", tarfile.SYMTYPE: "link", tarfile.LNKTYPE: "
 _XATTR = "SCHILY.xattr."
 
 
-class Entry(NamedTuple):
+class LayerEntry(NamedTuple):
     """What a layer says of one path; ``digest`` is of a file's bytes, ``time`` in whole seconds since the epoch."""
 
     kind: str
@@ -37,10 +37,10 @@ class LayerContent(NamedTuple):
     """A layer: the digest of its bytes, not packed, and its entries by path."""
 
     digest: str
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, LayerEntry]
 
 
-class Content(NamedTuple):
+class ImageContent(NamedTuple):
     """An image: the digest of its configuration, the layers that this names (``promised``), and those that there are,
     from the base up."""
 
@@ -58,14 +58,14 @@ class Content(NamedTuple):
                 for number, (promised, real) in pairs if promised != real]  # fmt: skip
 
 
-def content_of(image_id: str, environ: Mapping[str, str]) -> Content:
+def content_of(image_id: str, environ: Mapping[str, str]) -> ImageContent:
     """All that an image of the engine holds. ``UserError`` with the engine's words where it cannot give it, as when it
     finds a file of a layer changed."""
     with archives.written("save", image_id, environ=environ) as stream:
         return read(stream)
 
 
-def read(stream: IO[bytes]) -> Content:
+def read(stream: IO[bytes]) -> ImageContent:
     """The first image in an archive of ``docker save``. Raises ``tarfile.TarError``, ``KeyError`` and ``ValueError``
     for what is none."""
     layers: dict[str, LayerContent] = {}
@@ -79,7 +79,7 @@ def read(stream: IO[bytes]) -> Content:
             layers[member.name] = layer
     manifest = json.loads(papers["manifest.json"])
     config = papers[manifest[0]["Config"]]
-    return Content(
+    return ImageContent(
         digest_of(config),
         tuple(json.loads(config)["rootfs"]["diff_ids"]),
         tuple(layers[name] for name in manifest[0]["Layers"]),
@@ -113,7 +113,7 @@ def _layer(stream: _Hashed) -> LayerContent | None:
     """The layer in a stream, packed or not; None for what is no archive."""
     if stream.first == b"\x1f\x8b":
         stream = _Hashed(gzip.GzipFile(fileobj=stream))  # type: ignore[call-overload]
-    entries: dict[str, Entry] = {}
+    entries: dict[str, LayerEntry] = {}
     try:
         with tarfile.open(fileobj=stream, mode="r|") as layer:  # type: ignore[call-overload]
             for member in layer:
@@ -123,11 +123,11 @@ def _layer(stream: _Hashed) -> LayerContent | None:
     return LayerContent(stream.digest(), entries)
 
 
-def _entry(layer: tarfile.TarFile, member: tarfile.TarInfo) -> Entry:
+def _entry(layer: tarfile.TarFile, member: tarfile.TarInfo) -> LayerEntry:
     digest = ""
     if member.isfile() and (file := layer.extractfile(member)):
         digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
     kind = "file" if member.isreg() else _KINDS.get(member.type, "device")
     attributes = sorted((name, value) for name, value in member.pax_headers.items() if name.startswith(_XATTR))
     owner = (member.uid, member.gid)
-    return Entry(kind, member.mode, owner, digest, member.linkname, tuple(attributes), int(member.mtime))
+    return LayerEntry(kind, member.mode, owner, digest, member.linkname, tuple(attributes), int(member.mtime))

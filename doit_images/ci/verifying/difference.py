@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from typing import NamedTuple
 
-from doit_images.ci.verifying.content import Content, Entry, LayerContent
+from doit_images.ci.verifying.content import ImageContent, LayerContent, LayerEntry
 
 # What people call the fields of an entry, the weightiest first.
 _WORDS = {
@@ -25,7 +25,7 @@ class Difference(NamedTuple):
     what: tuple[str, ...]
 
 
-def differences(first: Content, second: Content) -> list[Difference]:
+def differences(first: ImageContent, second: ImageContent) -> list[Difference]:
     """What differs between two images, layer by layer. A layer that differs in what no entry says, such as their order,
     has no path."""
     found: list[Difference] = []
@@ -45,5 +45,5 @@ def _paths(number: int, one: LayerContent, other: LayerContent) -> Iterator[Diff
             yield Difference(number, path, _fields(here, there))
 
 
-def _fields(here: Entry, there: Entry) -> tuple[str, ...]:
+def _fields(here: LayerEntry, there: LayerEntry) -> tuple[str, ...]:
     return tuple(word for field, word in _WORDS.items() if getattr(here, field) != getattr(there, field))

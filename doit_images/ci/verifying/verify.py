@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from doit_images.ci.sbom import attached
 from doit_images.ci.verifying import running
-from doit_images.ci.verifying.content import Content, content_of
+from doit_images.ci.verifying.content import ImageContent, content_of
 from doit_images.ci.verifying.difference import Difference, differences
 from doit_images.ci.verifying.once_more import once_more
 from doit_images.core.base.errors import UserError
@@ -33,7 +33,7 @@ from doit_images.stack.images import same
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Verification:
     """What was found of an image: ``differs`` in sentences, of the image and of each running container by its name;
     ``rebuilt`` what differs in another build, None where there was none. ``image_id`` is "" where none is here;
     ``attached`` are the documents in the registry that count, each with who signed it."""
@@ -68,7 +68,7 @@ def chosen(run: Run, words: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(named)) or list(images)
 
 
-def verify(run: Run, name: str, *, rebuild: bool) -> Verdict:
+def verify(run: Run, name: str, *, rebuild: bool) -> Verification:
     """Look at the image of this name and at the containers that run it; ``rebuild`` builds it once more. ``UserError``
     where it cannot be built."""
     run.settings.need_engine()
@@ -85,7 +85,7 @@ def verify(run: Run, name: str, *, rebuild: bool) -> Verdict:
     if rebuild and content and local_image:
         rebuilt = tuple(_rebuilt(run, decision, local_image, content))
     inputs = decision.inputs
-    return Verdict(
+    return Verification(
         name,
         inputs.image.ref,
         inputs.fingerprint,
@@ -109,7 +109,7 @@ def _recorded(run: Run, decision: Decision, local_image: LocalImage) -> list[str
     return [f"it is not the image that was recorded here ({last.image_id[:19]}…), though it has its labels"]
 
 
-def _held(run: Run, local_image: LocalImage) -> tuple[Content | None, list[str]]:
+def _held(run: Run, local_image: LocalImage) -> tuple[ImageContent | None, list[str]]:
     """What the image holds, and in what that is not what its id promises."""
     try:
         content = content_of(local_image.id, leading_to(run.engine.address))
@@ -137,7 +137,7 @@ def _shared(run: Run, decision: Decision, local_image: LocalImage) -> tuple[list
         return [], [f"what is attached to it is not known: the shared registry {share.address} {error}"]
 
 
-def _rebuilt(run: Run, decision: Decision, local_image: LocalImage, content: Content) -> list[Difference]:
+def _rebuilt(run: Run, decision: Decision, local_image: LocalImage, content: ImageContent) -> list[Difference]:
     with once_more(run, decision, Attempt(no_cache=True)) as image_id:
         found = differences(content, content_of(image_id, leading_to(run.engine.address)))
         if not found and not same(run.engine, image_id, local_image.id):

@@ -29,7 +29,7 @@ _SUFFIX = ".json"
 _LAST_SECONDS = 0.5  # so long the threads of a run that is stopped have for the ends of their blocks
 
 
-class Journal:
+class ProcessJournal:
     """What one process has for its own time."""
 
     def __init__(self) -> None:
@@ -191,7 +191,7 @@ def _unescaped(place: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), place)
 
 
-_ours = Journal()
+_ours = ProcessJournal()
 keep_in, made, gone, has = _ours.keep_in, _ours.made, _ours.gone, _ours.has
 
 

@@ -41,7 +41,7 @@ _SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Result:
+class BuiltImage:
     """What an attempt made: the image's id, of the inputs with this fingerprint on parents with this label."""
 
     fingerprint: str
@@ -57,7 +57,7 @@ class Attempt:
 
     number: int = 0
     no_cache: bool = False
-    proves: Result | None = None
+    proves: BuiltImage | None = None
     rebuilt: str = ""
 
     def cached(self, decision: Decision) -> bool:
@@ -72,7 +72,7 @@ class Attempt:
 class InputsChanged(Exception):
     """What changed while an image was built, in words; ``result`` is the attempt's where a second one can prove it."""
 
-    def __init__(self, what: str, result: Result | None = None) -> None:
+    def __init__(self, what: str, result: BuiltImage | None = None) -> None:
         super().__init__(what)
         self.result = result
 
@@ -201,7 +201,7 @@ class ImageBuild:
     def _changed(self, changes: Changes, tagged: Mapping[str, str], image_id: str) -> InputsChanged | None:
         """What this attempt was not made from any more at its end, if anything; of an engine that was asked again."""
         inputs, decision, attempt = self.inputs, self.decision, self.attempt
-        result = Result(inputs.fingerprint, decision.parents_label, image_id)
+        result = BuiltImage(inputs.fingerprint, decision.parents_label, image_id)
         after = self.run.planner.decide(self.name, refresh=True)
         if (after.inputs.fingerprint, after.parents_label) != (inputs.fingerprint, decision.parents_label):
             what = ", ".join(differences(inputs.build_inputs(), after.inputs.build_inputs()))

@@ -10,7 +10,7 @@ from doit_images.core.base.formatting import seconds_text
 from doit_images.core.building import build_target, externals, fetch, results
 from doit_images.core.building.attempt import ImageBuild, Outcome
 from doit_images.core.building.events import ImageEnded, ImageNoted, ImagesPlanned
-from doit_images.core.building.state import State
+from doit_images.core.building.state import ImageState
 from doit_images.core.compose import env_files
 from doit_images.core.engine import temporary_tag
 from doit_images.core.engine.client import LocalImage
@@ -85,9 +85,9 @@ def keep(build: ImageBuild, outcome: Outcome, local_image: LocalImage) -> None:
     if instead := _given(run, decision, made, outcome.seconds):
         run.events.emit(ImageNoted(name, "another machine shared its result first, which is taken"))
         if pulled := fetch.fetched(run, decision._replace(action=Action.PULL, reasons=(ANOTHER,), offer=instead)):
-            run.events.emit(ImageEnded(name, State.PULLED, size=pulled.size))
+            run.events.emit(ImageEnded(name, ImageState.PULLED, size=pulled.size))
             return
-    run.events.emit(ImageEnded(name, State.BUILT, progress=outcome.progress, size=size))
+    run.events.emit(ImageEnded(name, ImageState.BUILT, progress=outcome.progress, size=size))
 
 
 def _counted(build: ImageBuild) -> Outcome:
@@ -123,7 +123,7 @@ def _failed(build: ImageBuild, outcome: Outcome) -> NoReturn:
 
     inputs, progress = build.inputs, outcome.progress
     _add_to_history(build, outcome, Status.FAILED)
-    build.run.events.emit(ImageEnded(build.name, State.FAILED, progress=progress))
+    build.run.events.emit(ImageEnded(build.name, ImageState.FAILED, progress=progress))
     if build.late:
         step = progress.failed() or progress.current()
         during = f", during {step.label}" if step else ""

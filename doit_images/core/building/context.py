@@ -21,7 +21,7 @@ from pathlib import Path
 from doit_images.core.compose.image import Image
 from doit_images.core.inputs import policy
 from doit_images.core.inputs.image_inputs import ImageInputs
-from doit_images.core.inputs.tree import Index
+from doit_images.core.inputs.tree import FileIndex
 
 _LONGEST_BUILD = 86400.0
 
@@ -82,7 +82,7 @@ def _by_own_names(image: Image, inputs: ImageInputs, folder: Path) -> Image:
     return replace(image, context=main, contexts={**image.contexts, **named})
 
 
-def _link(folder: Path, context: str, index: Index, *more: str) -> str:
+def _link(folder: Path, context: str, index: FileIndex, *more: str) -> str:
     root = os.path.realpath(context)  # a context that is a link itself may lead elsewhere in the next moment
     folder.mkdir(exist_ok=True)
     what = "\0".join((root, index.generation(root), *more))

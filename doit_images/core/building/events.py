@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from doit_images.core.building.state import State
-    from doit_images.core.buildkit.progress import Change, Progress
+    from doit_images.core.building.state import ImageState
+    from doit_images.core.buildkit.progress import Progress, ProgressEvent
     from doit_images.core.planning.action import Action
 
 
@@ -43,7 +43,7 @@ class StepsChanged:
 
     image: str
     progress: Progress
-    changes: Sequence[Change]
+    changes: Sequence[ProgressEvent]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,6 @@ class ImageEnded:
     """Work on an image is over: how, what BuildKit did, and the bytes of the image."""
 
     image: str
-    state: State
+    state: ImageState
     progress: Progress | None = None
     size: int | None = None

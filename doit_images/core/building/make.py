@@ -24,7 +24,7 @@ from doit_images.core.base.events import Events
 from doit_images.core.building import build_image, build_lock, capacity, externals, fetch, prune_lock, results
 from doit_images.core.building.attempt import AGAIN, Attempt, ImageBuild, InputsChanged
 from doit_images.core.building.events import ImageEnded, ImageNoted, ImageStarted
-from doit_images.core.building.state import State
+from doit_images.core.building.state import ImageState
 from doit_images.core.building.steps import Right, Step, Work, next_step
 from doit_images.core.engine.client import Gone
 from doit_images.core.planning.action import Action
@@ -54,7 +54,7 @@ def make(run: Run, name: str, no_cache: bool = False) -> Any:
     try:
         with extras.told(), prune_lock.shared(run, waits):
             if not no_cache and _left_out(run, name):
-                run.events.emit(ImageEnded(name, State.LEFT))
+                run.events.emit(ImageEnded(name, ImageState.LEFT))
             else:
                 make_image(run, name, no_cache)
     except UserError as error:
@@ -62,7 +62,7 @@ def make(run: Run, name: str, no_cache: bool = False) -> Any:
     except OSError as error:  # the disk is full, or a folder of ours is not ours any more
         return TaskFailed(f"{name}: {os_reason(error)}")
     except commands.Stopped:
-        run.events.emit(ImageEnded(name, State.CANCELLED))
+        run.events.emit(ImageEnded(name, ImageState.CANCELLED))
         return TaskFailed("stopped")
     return None
 
@@ -98,7 +98,7 @@ def _done(run: Run, name: str, work: Work, step: Step, rights: Rights) -> Work:
         return _decide(run, name, work)
     match step:
         case Step.KEEP:
-            run.events.emit(ImageEnded(name, State.FRESH))
+            run.events.emit(ImageEnded(name, ImageState.FRESH))
             results.keep_record(run.folder, decision, decision.local_image, 0.0)
             return replace(work, ended=True)
         case Step.TAG:
@@ -166,7 +166,7 @@ def _pull(run: Run, decision: Decision) -> bool:
     run.events.emit(ImageStarted(name, Action.PULL, decision.reasons, run.expected.pulls.get(name)))
     local_image = fetch.fetched(run, decision)
     if local_image:
-        run.events.emit(ImageEnded(name, State.PULLED, size=local_image.size))
+        run.events.emit(ImageEnded(name, ImageState.PULLED, size=local_image.size))
     else:
         run.asked.now()  # else a result that does not come would be tried in every run
     return local_image is not None
@@ -185,7 +185,7 @@ def _tag(run: Run, decision: Decision) -> bool:
         run.local_images.changed()
         return False
     results.keep(run, decision, local_image, began)
-    run.events.emit(ImageEnded(decision.name, State.RETAGGED))
+    run.events.emit(ImageEnded(decision.name, ImageState.RETAGGED))
     return True
 
 
@@ -247,7 +247,7 @@ def _build(run: Run, decision: Decision, work: Work, rights: Rights) -> Work:
     except InputsChanged as changed:
         name, number = decision.name, attempt.number + 1
         if number > AGAIN:
-            run.events.emit(ImageEnded(name, State.INPUTS_CHANGED))
+            run.events.emit(ImageEnded(name, ImageState.INPUTS_CHANGED))
             what = f"{name}: {changed} while it was built, so the result is not taken"
             raise UserError(what, remedy="run it again") from None
         run.events.say(f"{name}: {changed} while it was built, building again ({number} of {AGAIN})")

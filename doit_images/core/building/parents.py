@@ -31,7 +31,7 @@ class Vanished(Exception):
 
 
 @dataclass(frozen=True)
-class Pinned:
+class PinnedParents:
     """The parents of one build: ``contexts`` maps each context to a temporary reference, ``ids`` each parent's name to
     its image, ``shown`` each temporary reference to the one that people know."""
 
@@ -47,10 +47,10 @@ class Pinned:
 
 
 @contextlib.contextmanager
-def pinned(run: Run, decision: Decision) -> Iterator[Pinned]:
+def pinned(run: Run, decision: Decision) -> Iterator[PinnedParents]:
     """For the block: the parents of an image under temporary names; none where the engine is to hold none of them.
     ``Vanished`` for a parent that is not there, also where that made the block raise ``UserError``."""
-    pins = Pinned({}, {}, {})
+    pins = PinnedParents({}, {}, {})
     named: dict[str, str] = {}
     try:
         for context, name in () if run.settings.registry_only else decision.inputs.parents.items():

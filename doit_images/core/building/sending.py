@@ -14,11 +14,11 @@ from pathlib import Path
 
 from doit_images.core.base import lock
 from doit_images.core.inputs.stamps import Changes, Stamps
-from doit_images.core.inputs.tree import Index
+from doit_images.core.inputs.tree import FileIndex
 
 
 @contextlib.contextmanager
-def contexts(index: Index | None, folder: Path) -> Iterator[None]:
+def contexts(index: FileIndex | None, folder: Path) -> Iterator[None]:
     """Around all that reads contexts by the names that ``index`` gives them: in ``folder``, our ``.doit-images``, there
     is a locked file until the block ends, so that one without a lock is of a process that was killed. ``UserError``
     where it cannot be written."""
@@ -38,7 +38,7 @@ def contexts(index: Index | None, folder: Path) -> Iterator[None]:
         mark.unlink(missing_ok=True)
 
 
-def changes_since(index: Index | None, before: Stamps) -> Changes:
+def changes_since(index: FileIndex | None, before: Stamps) -> Changes:
     """What of the inputs has other stamps than before they were sent; where a builder may hold something else of them,
     another generation begins. Called within the block of ``contexts``: whoever is killed before it leaves the mark."""
     changes = before.moved()
@@ -47,7 +47,7 @@ def changes_since(index: Index | None, before: Stamps) -> Changes:
     return changes
 
 
-def _killed(index: Index, marks: Path) -> None:
+def _killed(index: FileIndex, marks: Path) -> None:
     for mark in marks.glob("*"):
         with lock.try_exclusive(mark) as ours:
             if ours:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 
-class State(StrEnum):
+class ImageState(StrEnum):
     """What a run has done about an image so far, or how its work on it ended."""
 
     UNKNOWN = "unknown"

@@ -30,7 +30,7 @@ _BOOT_SECONDS = 180
 
 
 @dataclass(frozen=True)
-class Node:
+class BuilderNode:
     """One BuildKit of a builder: where it is ("" for here), and the platforms that it is asked to build."""
 
     endpoint: str = ""
@@ -44,7 +44,7 @@ class Recipe:
 
     name: str
     driver: BuilderDriver
-    nodes: tuple[Node, ...]
+    nodes: tuple[BuilderNode, ...]
     options: tuple[str, ...] = ()
     config: str | None = None
     config_path: str = ""
@@ -66,7 +66,7 @@ def recipe(settings: Settings, folder: Path | None = None) -> Recipe:
     """What the settings ask for, with the files of a folder (default: the project's root); ``UserError`` where they do
     not fit together or ``buildkitd.toml`` has a mistake."""
     driver = settings.builder_driver
-    nodes = tuple(_node(text) for text in settings.builder_endpoints) or (Node(),)
+    nodes = tuple(_node(text) for text in settings.builder_endpoints) or (BuilderNode(),)
     if driver == BuilderDriver.REMOTE and not settings.builder_endpoints:
         raise UserError("a remote builder needs BUILDER_ENDPOINTS", remedy="such as tcp://builder.example.org:1234")
     for node in nodes:
@@ -228,14 +228,14 @@ def _run(argv: Sequence[str], environ: Mapping[str, str]) -> None:
     commands.run(argv, env=environ).checked(f"{' '.join(argv[:3])} fails")
 
 
-def _node(text: str) -> Node:
+def _node(text: str) -> BuilderNode:
     endpoint, *platforms = (part.strip() for part in text.split(";"))
     for platform in platforms:
         if "/" not in platform:
             raise UserError(
                 f"BUILDER_ENDPOINTS holds {text!r}", remedy="platforms such as linux/arm64 follow behind semicolons"
             )
-    return Node(endpoint, tuple(platforms))
+    return BuilderNode(endpoint, tuple(platforms))
 
 
 def _certificates(folder: str, driver: BuilderDriver) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from doit_images.core.base.errors import nearest
 from doit_images.core.base.formatting import clean, cut, seconds_text
-from doit_images.core.buildkit.progress import Progress, Step
+from doit_images.core.buildkit.progress import Progress, Vertex
 from doit_images.core.compose.image import Image
 
 LAST_LINES = 15
@@ -150,7 +150,7 @@ def _stage_meant(evidence: str, text: str) -> str:
     return f"or is the stage `{near}` meant?" if near else ""
 
 
-def place(step: Step | None, tail: str, text: str) -> range:
+def place(step: Vertex | None, tail: str, text: str) -> range:
     """Which lines (from 1) of the Dockerfile ``text`` failed: as BuildKit points at them, else where the step's words
     stand; none where that is not known."""
     lines = text.splitlines()
@@ -174,7 +174,7 @@ def _shortened(line: str) -> str:
     return line if len(line) <= _LINE else f"{line[: _LINE // 2]} … {line[-_LINE // 2 :]}"
 
 
-def _what(step: Step | None, tail: str, exit_code: int) -> str:
+def _what(step: Vertex | None, tail: str, exit_code: int) -> str:
     if step is None:
         errors = _ERROR.findall(tail)
         error = errors[-1].removeprefix("failed to solve: ") if errors else "buildx said nothing about it"

@@ -29,7 +29,7 @@ _MOUNT = re.compile(r"--(?:mount|network|security)=\S+\s+")
 
 
 @dataclass
-class Step:
+class Vertex:
     """One vertex of BuildKit's graph. Times are seconds since the epoch, ``None`` for not yet."""
 
     digest: str
@@ -85,7 +85,7 @@ class Step:
         return sum(end - begin for begin, end in self.spans.items())
 
 
-class Kind(StrEnum):
+class ProgressKind(StrEnum):
     """What a change is of."""
 
     STARTED = "started"
@@ -102,17 +102,17 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Change:
+class ProgressEvent:
     """One thing that happened. ``line`` is how the log file says it."""
 
-    kind: Kind
+    kind: ProgressKind
     line: str
-    step: Step | None = None
+    step: Vertex | None = None
 
     @property
     def notable(self) -> bool:
         """Whether a step began, ended or got on; else there was only something to read."""
-        return self.kind not in (Kind.LOG, Kind.WARNING, Kind.TEXT)
+        return self.kind not in (ProgressKind.LOG, ProgressKind.WARNING, ProgressKind.TEXT)
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Progress:
         know."""
         self._shown = dict(shown or {})
         self._reader = RawJson()
-        self._steps: dict[str, Step] = {}
+        self._steps: dict[str, Vertex] = {}
         self._begun = 0
         self._logs: dict[str, deque[str]] = {}
         self._partial: dict[tuple[str, Any], str] = {}
@@ -145,11 +145,11 @@ class Progress:
         self._done: set[tuple[str, str]] = set()
         self._text: deque[str] = deque(maxlen=LOG_LINES)
 
-    def feed(self, data: bytes) -> list[Change]:
+    def feed(self, data: bytes) -> list[ProgressEvent]:
         """Take the next bytes, however they are cut, and tell what they changed."""
         return [change for message in self._reader.feed(data) for change in self._take(message)]
 
-    def finish(self) -> list[Change]:
+    def finish(self) -> list[ProgressEvent]:
         """Tell what was still waiting for its end. Call it once, after the last feed."""
         changes = [change for message in self._reader.finish() for change in self._take(message)]
         for digest in list(dict.fromkeys(digest for digest, _ in self._partial)):
@@ -157,7 +157,7 @@ class Progress:
         return changes
 
     @property
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[Vertex]:
         """All steps in the order in which BuildKit named them."""
         return list(self._steps.values())
 
@@ -171,12 +171,12 @@ class Progress:
         """The last lines of text that were not progress: the error, and the Dockerfile's lines around it."""
         return "\n".join(self._text)
 
-    def current(self) -> Step | None:
+    def current(self) -> Vertex | None:
         """The step to show: the latest running instruction, else whatever runs, else ``None``."""
         running = sorted((step for step in self._steps.values() if step.running), key=lambda step: step.index)
         return next((step for step in reversed(running) if step.number), running[-1] if running else None)
 
-    def begun(self) -> list[Step]:
+    def begun(self) -> list[Vertex]:
         """The instructions that ran or run, in the order in which they began. BuildKit looks for a result without
         inputs (a WORKDIR on nothing) as if it ran it, and calls it cached only where somebody wants it: such a one
         counts only where it is the last."""
@@ -185,16 +185,16 @@ class Progress:
         ran = [step for step in steps if step.inputs or step.digest not in used]
         return sorted(ran, key=lambda step: step.index)
 
-    def failed(self) -> Step | None:
+    def failed(self) -> Vertex | None:
         """The step that ended the build; one that was only stopped because of another comes last."""
         failed = [step for step in self._steps.values() if step.error]
         return min(failed, key=lambda step: "cancel" in step.error.lower(), default=None)
 
-    def log_lines(self, step: Step) -> list[str]:
+    def log_lines(self, step: Vertex) -> list[str]:
         """The last lines that a step printed."""
         return list(self._logs.get(step.digest, ()))
 
-    def transfer(self, step: Step) -> tuple[int, int]:
+    def transfer(self, step: Vertex) -> tuple[int, int]:
         """How many bytes of how many a step has moved (layers pulled, context sent); (0, 0) when not told."""
         parts = self._transfers.get(step.digest, {}).values()
         return sum(current for current, _ in parts), sum(total for _, total in parts)
@@ -208,7 +208,7 @@ class Progress:
             executed=sum(not step.cached and not step.error and step.completed is not None for step in work),
         )
 
-    def reason(self, step: Step) -> str:
+    def reason(self, step: Vertex) -> str:
         """Why a step was executed and not cached, as far as the graph tells; "" when it was not executed."""
         if not step.work or step.cached or step.started is None:
             return ""
@@ -222,11 +222,11 @@ class Progress:
             return "its files or its base changed" if base else "its files changed"
         return f"new here: the instruction{', its base' if base else ''} or an argument changed, or the cache was gone"
 
-    def _take(self, message: Message) -> list[Change]:
+    def _take(self, message: Message) -> list[ProgressEvent]:
         if isinstance(message, str):
             line = self._known(message)
             self._text.append(line)
-            return [Change(Kind.TEXT, line)]
+            return [ProgressEvent(ProgressKind.TEXT, line)]
         takers = {"vertexes": self._vertex, "statuses": self._status, "logs": self._log, "warnings": self._warning}
         return [change for key, take in takers.items() for each in _dicts(message, key) for change in take(each)]
 
@@ -235,19 +235,19 @@ class Progress:
             text = text.replace(temporary, shown)
         return clean(text)
 
-    def _step(self, digest: object) -> Step | None:
+    def _step(self, digest: object) -> Vertex | None:
         if not isinstance(digest, str) or not digest:
             return None
-        return self._steps.setdefault(digest, Step(digest))
+        return self._steps.setdefault(digest, Vertex(digest))
 
-    def _begin(self, step: Step) -> list[Change]:
+    def _begin(self, step: Vertex) -> list[ProgressEvent]:
         if step.index:
             return []
         self._begun += 1
         step.index = self._begun
-        return [Change(Kind.STARTED, f"#{step.index} {' '.join(step.name.split())}", step)]
+        return [ProgressEvent(ProgressKind.STARTED, f"#{step.index} {' '.join(step.name.split())}", step)]
 
-    def _vertex(self, vertex: dict[str, Any]) -> list[Change]:
+    def _vertex(self, vertex: dict[str, Any]) -> list[ProgressEvent]:
         step = self._step(vertex.get("digest"))
         if step is None:
             return []
@@ -278,16 +278,16 @@ class Progress:
         step.completed = max(step.spans.values())
         return [*changes, *(self._end(step) if news else [])]
 
-    def _end(self, step: Step) -> list[Change]:
+    def _end(self, step: Vertex) -> list[ProgressEvent]:
         flushed = self._flush(step)
-        kind, word = Kind.DONE, f"DONE {step.seconds:.1f}s"
+        kind, word = ProgressKind.DONE, f"DONE {step.seconds:.1f}s"
         if step.error:
-            kind, word = Kind.FAILED, f"ERROR: {step.error}"
+            kind, word = ProgressKind.FAILED, f"ERROR: {step.error}"
         elif step.cached:
-            kind, word = Kind.CACHED, "CACHED"
-        return [*flushed, Change(kind, f"#{step.index} {word}", step)]
+            kind, word = ProgressKind.CACHED, "CACHED"
+        return [*flushed, ProgressEvent(kind, f"#{step.index} {word}", step)]
 
-    def _status(self, status: dict[str, Any]) -> list[Change]:
+    def _status(self, status: dict[str, Any]) -> list[ProgressEvent]:
         step, name = self._step(status.get("vertex")), status.get("id")
         if step is None or not isinstance(name, str):
             return []
@@ -298,9 +298,12 @@ class Progress:
             return []
         self._done.add((step.digest, name))
         size = f" {size_text(current)}" if isinstance(current, int) and current > 0 else ""
-        return [*self._begin(step), Change(Kind.STATUS, f"#{step.index} {self._known(name)}{size} done", step)]
+        return [
+            *self._begin(step),
+            ProgressEvent(ProgressKind.STATUS, f"#{step.index} {self._known(name)}{size} done", step),
+        ]
 
-    def _log(self, log: dict[str, Any]) -> list[Change]:
+    def _log(self, log: dict[str, Any]) -> list[ProgressEvent]:
         step, data = self._step(log.get("vertex")), log.get("data")
         if step is None or not isinstance(data, str):
             return []
@@ -311,21 +314,21 @@ class Progress:
         at = epoch_seconds(log.get("timestamp"))
         return [*self._begin(step), *(self._printed(step, line, at) for line in lines)]
 
-    def _flush(self, step: Step) -> list[Change]:
+    def _flush(self, step: Vertex) -> list[ProgressEvent]:
         keys = [key for key in self._partial if key[0] == step.digest]
         return [self._printed(step, self._partial.pop(key), step.completed) for key in keys]
 
-    def _printed(self, step: Step, line: str, at: float | None) -> Change:
+    def _printed(self, step: Vertex, line: str, at: float | None) -> ProgressEvent:
         text = clean(line.rstrip("\r").rpartition("\r")[2])
         self._logs.setdefault(step.digest, deque(maxlen=LOG_LINES)).append(text)
         since = f"{max(0.0, at - step.started):.3f} " if at and step.started else ""
-        return Change(Kind.LOG, f"#{step.index} {since}{text}", step)
+        return ProgressEvent(ProgressKind.LOG, f"#{step.index} {since}{text}", step)
 
-    def _warning(self, warning: dict[str, Any]) -> list[Change]:
+    def _warning(self, warning: dict[str, Any]) -> list[ProgressEvent]:
         short = warning.get("short")
         if not isinstance(short, str):
             return []
-        return [Change(Kind.WARNING, f"WARN: {clean(_decode(short)).strip()}")]
+        return [ProgressEvent(ProgressKind.WARNING, f"WARN: {clean(_decode(short)).strip()}")]
 
 
 def brief(name: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from doit_images.core.base.errors import UserError
-from doit_images.core.inputs.image_inputs import ImageInputs, Part
+from doit_images.core.inputs.image_inputs import ContextPart, ImageInputs
 from doit_images.core.inputs.reads import Copy
 from doit_images.core.inputs.selection import Selection, select
 from doit_images.core.inputs.view import View
@@ -50,7 +50,7 @@ def copied(images: Iterable[ImageInputs], paths: Iterable[Path]) -> list[Copied]
     return [Copied(ignore, tuple(names[ignore]), tuple(lines[ignore])) for ignore in lines]
 
 
-def _within(part: Part, paths: Iterable[Path]) -> list[str]:
+def _within(part: ContextPart, paths: Iterable[Path]) -> list[str]:
     """Those of these paths that an image reads from one folder, relative to it."""
     relative = [os.path.relpath(path, part.root).replace(os.sep, "/") for path in paths]
     return [path for path in relative if not path.startswith("../") and part.selection.has(path)]

@@ -56,7 +56,7 @@ def reads(
     for frontend in syntax.differing([text, *chain.from_iterable(lines.values())]):
         try:
             script = parse(text, where, frontend)
-            reader = _Reader(Stages(script, where, named_args, named, (platform, build_platform or platform)))
+            reader = _Reading(Stages(script, where, named_args, named, (platform, build_platform or platform)))
             reader.onbuild = lines
             reader.env = {familiar(name): dict(values) for name, values in (env or {}).items()}
             parts.append(reader.run(target, named_args.get("BUILDKIT_SYNTAX") or syntax.image(text)))
@@ -85,7 +85,7 @@ def _cannot_be(copy: Copy) -> bool:
     return any(_UNCLOSED.search(source) for source in copy.sources)
 
 
-class _Reader:
+class _Reading:
     """One run of ``reads``: what was found so far of what the stages of one Dockerfile read."""
 
     def __init__(self, stages: Stages) -> None:

@@ -12,10 +12,10 @@ from doit_images.core.compose.image import Image
 from doit_images.core.inputs.fingerprint import BuildInputs, digest_of_text
 from doit_images.core.inputs.ignorefile import IgnoreFile
 from doit_images.core.inputs.selection import Selection, shown
-from doit_images.core.inputs.tree import Index
+from doit_images.core.inputs.tree import FileIndex
 
 
-class Part(NamedTuple):
+class ContextPart(NamedTuple):
     """The files that an image reads from one folder, and the ignore file in force there; ``label`` is "" for its
     context, else the named context. What is not ``sent`` buildx reads, and BuildKit does not get."""
 
@@ -46,7 +46,7 @@ class ImageInputs:
     problem: str = ""
     dockerfile_text: str = ""
     texts: Mapping[str, str] = field(default_factory=dict)
-    parts: tuple[Part, ...] = ()
+    parts: tuple[ContextPart, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     parents: Mapping[str, str] = field(default_factory=dict)
     parent_fingerprints: Mapping[str, str] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class ImageInputs:
     ignore: str = ""
     input_digest: str = ""
     fingerprint: str = ""
-    index: Index | None = field(default=None, compare=False, repr=False)
+    index: FileIndex | None = field(default=None, compare=False, repr=False)
     due: bool = False
     private: str = ""
 

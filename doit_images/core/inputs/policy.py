@@ -12,7 +12,7 @@ from pathlib import Path
 
 from doit_images.core.base import files
 from doit_images.core.compose.image import Image
-from doit_images.core.inputs.image_inputs import Part
+from doit_images.core.inputs.image_inputs import ContextPart
 from doit_images.core.inputs.reads import Copy
 from doit_images.core.inputs.selection import select
 from doit_images.core.inputs.view import View
@@ -32,7 +32,9 @@ def of(image: Image) -> dict[str, str]:
     return {path: files.text(Path(path))}
 
 
-def parts(image: Image, policies: Iterable[str], directory: Path, view: Callable[[Path], View]) -> Iterator[Part]:
+def parts(
+    image: Image, policies: Iterable[str], directory: Path, view: Callable[[Path], View]
+) -> Iterator[ContextPart]:
     """The files that these policies of an image read; ``directory`` is where buildx runs, ``view`` shows a folder with
     all that is in it."""
     context = Path(image.context)
@@ -44,4 +46,4 @@ def parts(image: Image, policies: Iterable[str], directory: Path, view: Callable
             if sources:
                 seen = view(root)
                 some = Copy("", sources, instruction="RUN --mount", optional=True)
-                yield Part(label, root, seen.ignore, select(seen, [some], label), sent=False)
+                yield ContextPart(label, root, seen.ignore, select(seen, [some], label), sent=False)

@@ -33,10 +33,10 @@ from doit_images.core.inputs import declaration, environment, fingerprint, ignor
 from doit_images.core.inputs.bases import ConfigsOf, check_parents, content, external, read_for, references
 from doit_images.core.inputs.copied import refused
 from doit_images.core.inputs.fingerprint import BuildInputs, digest_of_text
-from doit_images.core.inputs.image_inputs import ImageInputs, Part
+from doit_images.core.inputs.image_inputs import ContextPart, ImageInputs
 from doit_images.core.inputs.reads import WHOLE, Copy, Reads, joined
 from doit_images.core.inputs.selection import select
-from doit_images.core.inputs.tree import Index, Tree
+from doit_images.core.inputs.tree import FileIndex, Tree
 from doit_images.core.inputs.view import View
 
 # Raised whenever parsing gives other answers than before: kept ones are then not used.
@@ -70,7 +70,7 @@ class InputResolver:
         project: Project,
         folder: Path,
         environ: Mapping[str, str] = os.environ,
-        index: Callable[[], Index] | None = None,
+        index: Callable[[], FileIndex] | None = None,
     ) -> None:
         self._environ = environ
         self._folder = os.path.realpath(folder)
@@ -79,16 +79,16 @@ class InputResolver:
         self._used: dict[str, Any] = {}
         self._parsed: dict[str, Reads] = {}
         self._built_on: tuple[str, ...] = ()
-        self._of(project, index or (lambda: Index(Path(self._folder, "contexts.sqlite3"))))
+        self._of(project, index or (lambda: FileIndex(Path(self._folder, "contexts.sqlite3"))))
 
-    def of(self, project: Project, index: Callable[[], Index] | None = None) -> InputResolver:
+    def of(self, project: Project, index: Callable[[], FileIndex] | None = None) -> InputResolver:
         """One that looks at another state of the project, and parses no text that this one has parsed; ``index`` where
         it looks elsewhere than this one."""
         other = shallow_copy(self)
         other._of(project, index or self._new_index)
         return other
 
-    def _of(self, project: Project, index: Callable[[], Index]) -> None:
+    def _of(self, project: Project, index: Callable[[], FileIndex]) -> None:
         self._project, self._new_index = project, index
         reversed_images = reversed(list(project.images.values()))
         env_files = {os.path.realpath(folder) + "/.env" for folder in (project.directory, root())}
@@ -311,7 +311,7 @@ class InputResolver:
             input_digest=fingerprint.input_digest(build_inputs, files_digest),
         )
 
-    def _files(self, draft: _Draft) -> tuple[dict[str, str], tuple[Part, ...], str]:
+    def _files(self, draft: _Draft) -> tuple[dict[str, str], tuple[ContextPart, ...], str]:
         """The texts (Dockerfile, ignore files) and the selections of an image, and why these are refused ("")."""
         image = draft.image
         if draft.reads is None:
@@ -337,7 +337,7 @@ class InputResolver:
                 texts[str(view.ignore.path)] = view.ignore.text
             ours = [copy for copy in copies if copy.context == label]
             selection = select(view, ours, where)
-            parts.append(Part(label, root, view.ignore, selection))
+            parts.append(ContextPart(label, root, view.ignore, selection))
             private = private or refused(view, selection, ours, where, self._private)
         asked = policy.of(image)
         read = policy.parts(image, asked.values(), self._project.directory, lambda root: self._view(root, where))
@@ -358,7 +358,7 @@ class InputResolver:
         return self._views[key]
 
 
-def _digest(texts: Mapping[str, str], parts: Iterable[Part]) -> str:
+def _digest(texts: Mapping[str, str], parts: Iterable[ContextPart]) -> str:
     """One digest over all files of an image; where they lie does not count, only in which context and in which role."""
     selections = [(f"{part.label}:" if part.sent else part.label, part.selection.digest) for part in parts]
     roles = ("policy text" if path.endswith(policy.beside("")) else f"text {at}" for at, path in enumerate(texts))

@@ -16,11 +16,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from doit_images.core.inputs.reads import Copy
-from doit_images.core.inputs.sources import Item, find
+from doit_images.core.inputs.sources import SelectionItem, find
 from doit_images.core.inputs.view import View
 
 
-class Entry(NamedTuple):
+class InputFile(NamedTuple):
     """One input: ``path`` relative to its context, ``kind`` (file, link, dir, special), ``mode`` (permission
     bits), ``digest`` (hex sha256 of a file's content or a link's text; empty for a folder).
     """
@@ -34,7 +34,7 @@ class Entry(NamedTuple):
 class Selection:
     """The inputs that one image has in one context."""
 
-    def __init__(self, view: View, items: Iterable[Item], asked: Iterable[str] = ()) -> None:
+    def __init__(self, view: View, items: Iterable[SelectionItem], asked: Iterable[str] = ()) -> None:
         self._view = view
         self._items = sorted(set(items), key=lambda item: (item.path, item.whole))
         self._asked = asked
@@ -89,9 +89,9 @@ class Selection:
         folders = {path for path in paths if stat.S_ISDIR(self._view.mode(path) or 0)}
         return sorted(paths - folders), sorted(self._view.holders(folders.union(self._asked, [""])))
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[InputFile]:
         """All inputs, sorted by path, each once."""
-        entries: dict[str, Entry] = {}
+        entries: dict[str, InputFile] = {}
         for item in self._items:
             for path in _walk(self._view, item):
                 if path and path not in entries:
@@ -113,26 +113,26 @@ def select(view: View, copies: Iterable[Copy], where: str) -> Selection:
     return selection
 
 
-def shown(entries: Sequence[Entry]) -> list[str]:
+def shown(entries: Sequence[InputFile]) -> list[str]:
     """The paths that people are shown: files, links and folders that hold no other entry."""
     full = {entry.path.rpartition("/")[0] for entry in entries}
     return [entry.path for entry in entries if entry.kind != "dir" or entry.path not in full]
 
 
-def _entry(view: View, path: str) -> Entry:
+def _entry(view: View, path: str) -> InputFile:
     if not path:
-        return Entry("", "dir", 0, "")  # the client never sends the context's own folder
+        return InputFile("", "dir", 0, "")  # the client never sends the context's own folder
     folder, _, name = path.rpartition("/")
     listing = view.tree.folder(folder)
     number = listing.find(name)
     mode = listing.modes[number]
     if stat.S_ISDIR(mode):
-        return Entry(path, "dir", stat.S_IMODE(mode), "")
+        return InputFile(path, "dir", stat.S_IMODE(mode), "")
     kind = "link" if stat.S_ISLNK(mode) else "file" if stat.S_ISREG(mode) else "special"
-    return Entry(path, kind, 0 if kind == "link" else stat.S_IMODE(mode), listing.digest(number).hex())
+    return InputFile(path, kind, 0 if kind == "link" else stat.S_IMODE(mode), listing.digest(number).hex())
 
 
-def _walk(view: View, item: Item) -> Iterator[str]:
+def _walk(view: View, item: SelectionItem) -> Iterator[str]:
     yield item.path
     if not item.whole or not stat.S_ISDIR(view.mode(item.path) or 0):
         return

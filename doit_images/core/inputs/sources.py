@@ -22,19 +22,19 @@ _WILD = re.compile(r"(?:[^\\*?\[]|\\.)*[*?\[]", re.DOTALL)
 _GO_CLASS = re.compile(r"\[(\^?)((?:[^\\\]\[^-]|\\.)(?:-(?:[^\\\]\[^-]|\\.))?)+\]", re.DOTALL)
 
 
-class Item(NamedTuple):
+class SelectionItem(NamedTuple):
     """One part of a selection: ``whole`` folders bring all that is visible in them, others only themselves."""
 
     path: str
     whole: bool
 
 
-def find(view: View, copies: Iterable[Copy], where: str) -> list[Item]:
+def find(view: View, copies: Iterable[Copy], where: str) -> list[SelectionItem]:
     """All that these ``copies`` of one Dockerfile (named ``where``) bring.
 
     A source that is not there raises ``UserError`` with its line, and with what hides it or what it may have meant.
     """
-    items: list[Item] = []
+    items: list[SelectionItem] = []
     for copy in copies:
         for source in copy.sources:
             try:
@@ -46,7 +46,7 @@ def find(view: View, copies: Iterable[Copy], where: str) -> list[Item]:
     return items
 
 
-def _source(view: View, copy: Copy, source: str) -> list[Item]:
+def _source(view: View, copy: Copy, source: str) -> list[SelectionItem]:
     """What one source brings; ``LookupError`` with the path of which BuildKit would say "not found"."""
     path = clean("/" + source).strip("/")
     if copy.literal or not _WILD.match(path):
@@ -55,12 +55,12 @@ def _source(view: View, copy: Copy, source: str) -> list[Item]:
     fixed = next(number for number, part in enumerate(parts) if _WILD.match(part))
     prefix = "/".join(parts[:fixed])
     base, links = view.resolve(prefix)
-    items = [Item(link, False) for link in links]
+    items = [SelectionItem(link, False) for link in links]
     if base is None or not stat.S_ISDIR(view.mode(base) or 0):
         return items  # a wildcard may match nothing
     match = _wildcards(path, prefix, "/".join(parts[fixed:]))
     if match is None:
-        return [*items, Item(base, True)]
+        return [*items, SelectionItem(base, True)]
     depth = len(parts) - fixed if "[" not in path else 10_000  # a class like [^a] matches "/" as well
     for matched in _matching(view, base, prefix, match, depth):
         items += _follow(view, copy, matched)
@@ -82,37 +82,37 @@ def _matching(view: View, base: str, prefix: str, match: wildcards.Matcher, dept
                 pending.append((path, alias, left - 1))
 
 
-def _follow(view: View, copy: Copy, path: str) -> list[Item]:
+def _follow(view: View, copy: Copy, path: str) -> list[SelectionItem]:
     """A source without wildcards, or one match of a wildcard: links are followed to what they mean."""
     target, links = view.resolve(path)
     if target is None:
         raise LookupError(path)
-    items = [Item(link, False) for link in links]
+    items = [SelectionItem(link, False) for link in links]
     is_folder = stat.S_ISDIR(view.mode(target) or 0)
     if not copy.exclude or not is_folder or links:
-        return [*items, Item(target, is_folder)]
+        return [*items, SelectionItem(target, is_folder)]
     return [*items, *_filtered(view, target, None, _patterns(copy.exclude))]
 
 
-def _parents(view: View, copy: Copy, source: str) -> list[Item]:
+def _parents(view: View, copy: Copy, source: str) -> list[SelectionItem]:
     """``COPY --parents``: what is below the pivot ``/./`` goes by moby's patterns, and folders on the way count."""
     pivot, dot, pattern = source.partition("/./")
     if not dot:
         pivot, pattern = "", source
     base, links = view.resolve(clean("/" + pivot).strip("/"))
-    items = [Item(link, False) for link in links]
+    items = [SelectionItem(link, False) for link in links]
     if _WILD.match(pivot) or "\\" in source:
-        return [Item("", True)]
+        return [SelectionItem("", True)]
     if base is None or not stat.S_ISDIR(view.mode(base) or 0):
         return items
     include = _patterns([clean("/" + pattern).strip("/") or "**"])
     return [*items, *_filtered(view, base, include, _patterns(copy.exclude))]
 
 
-def _filtered(view: View, base: str, include: Patterns | None, exclude: Patterns) -> list[Item]:
+def _filtered(view: View, base: str, include: Patterns | None, exclude: Patterns) -> list[SelectionItem]:
     """Paths below ``base`` that ``include`` matches (``None``: all) and ``exclude`` does not, and the folders that hold
     any."""
-    items = [Item(base, False)] if include is None else []
+    items = [SelectionItem(base, False)] if include is None else []
     judged: list[tuple[str, bool]] = []
     pending: list[tuple[str, str, State, State]] = [(base, "", (), ())]
     while pending:
@@ -132,18 +132,21 @@ def _filtered(view: View, base: str, include: Patterns | None, exclude: Patterns
     holding: set[str] = set()
     for path, take in reversed(judged):  # what is in a folder comes behind it
         if take or path in holding:
-            items.append(Item(path, False))
+            items.append(SelectionItem(path, False))
             holding.add(path.rpartition("/")[0])
     return items
 
 
-def _through(view: View, path: str, included: bool) -> list[Item]:
+def _through(view: View, path: str, included: bool) -> list[SelectionItem]:
     """What a link brings: a pattern may go through it, as BuildKit's copy does."""
     target, links = view.resolve(path)
     is_folder = target is not None and stat.S_ISDIR(view.mode(target) or 0)
     if not included and not is_folder:
         return []
-    return [*(Item(link, False) for link in links), *([Item(target, is_folder)] if target is not None else [])]
+    return [
+        *(SelectionItem(link, False) for link in links),
+        *([SelectionItem(target, is_folder)] if target is not None else []),
+    ]
 
 
 def _patterns(texts: Iterable[str]) -> Patterns:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from doit_images.core.inputs.contents import tick
 
 if TYPE_CHECKING:
-    from doit_images.core.inputs.image_inputs import Part
+    from doit_images.core.inputs.image_inputs import ContextPart
 
 _ROUNDS = 5  # so often an entry is waited for that is being written all the time
 Stamp = tuple[int, ...]
@@ -77,7 +77,7 @@ class Stamps:
         return max(map(tick, changed), default=0) / 1e9
 
 
-def look(parts: Iterable[Part]) -> Stamps:
+def look(parts: Iterable[ContextPart]) -> Stamps:
     """The stamps of these inputs, at a moment from which on every change moves one: where one is so young that the
     clock of the file system may not have ticked since, it waits and looks again."""
     stamps = _first(parts)
@@ -93,7 +93,7 @@ def look(parts: Iterable[Part]) -> Stamps:
     return Stamps(_at_rest(stamps.files), _at_rest(stamps.folders), stamps.above)
 
 
-def _first(parts: Iterable[Part]) -> Stamps:
+def _first(parts: Iterable[ContextPart]) -> Stamps:
     files: set[str] = set()
     folders: set[str] = set()
     way: set[str] = set()

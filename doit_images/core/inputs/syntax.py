@@ -61,28 +61,28 @@ class Node:
 
 
 @dataclass(frozen=True)
-class File:
+class Dockerfile:
     """A Dockerfile: its instructions and its escape character."""
 
     nodes: tuple[Node, ...]
     escape: str
 
 
-def read(text: str, frontend: int) -> File:
+def read(text: str, frontend: int) -> Dockerfile:
     """The instructions of a text (bytes that are not UTF-8: as surrogates) to a frontend; ``Wrong`` if it refuses."""
-    return _Reader(text.removeprefix("\ufeff"), frontend).run()
+    return _Parser(text.removeprefix("\ufeff"), frontend).run()
 
 
 def differing(texts: Iterable[str]) -> list[int]:
     """The newest frontend, and each other one that reads some of these texts in a way of its own."""
-    found: dict[tuple[File | str, ...], int] = {}
+    found: dict[tuple[Dockerfile | str, ...], int] = {}
     some = list(texts)
     for frontend in reversed(FRONTENDS):
         found.setdefault(tuple(_tried(text, frontend) for text in some), frontend)
     return list(found.values())
 
 
-def _tried(text: str, frontend: int) -> File | str:
+def _tried(text: str, frontend: int) -> Dockerfile | str:
     try:
         return read(text, frontend)
     except Wrong as wrong:
@@ -135,7 +135,7 @@ def _directive(line: str, frontend: int) -> tuple[str, str]:
     return (name, match[2]) if match and name in _DIRECTIVES[: 3 if frontend >= CHECK else 2] else ("", "")
 
 
-class _Reader:
+class _Parser:
     """One text on its way through the parser of one frontend."""
 
     def __init__(self, text: str, frontend: int) -> None:
@@ -145,7 +145,7 @@ class _Reader:
         self.line = 0
         self.directives: set[str] | None = set()
 
-    def run(self) -> File:
+    def run(self) -> Dockerfile:
         nodes: list[Node] = []
         for raw in self.lines:
             self.line += 1
@@ -159,7 +159,7 @@ class _Reader:
                     raise Wrong(str(error), start) from None
         if not nodes:
             raise Wrong("file with no instructions", self.line)
-        return File(tuple(nodes), self.escape)
+        return Dockerfile(tuple(nodes), self.escape)
 
     def _own(self, line: str) -> str:
         """A line without its comment, which may be a directive."""
@@ -319,40 +319,40 @@ def _refuse(constant: str) -> None:
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse)  # NaN is no JSON
 
-Arguments = Callable[[str, _Reader], tuple[Sequence[str], bool]]
+Arguments = Callable[[str, _Parser], tuple[Sequence[str], bool]]
 
 
-def _nothing(rest: str, reader: _Reader) -> tuple[Sequence[str], bool]:
+def _nothing(rest: str, reader: _Parser) -> tuple[Sequence[str], bool]:
     return ([""], False)
 
 
-def _text(rest: str, reader: _Reader) -> tuple[Sequence[str], bool]:
+def _text(rest: str, reader: _Parser) -> tuple[Sequence[str], bool]:
     return [rest] * bool(rest), False
 
 
-def _at_gaps(rest: str, reader: _Reader) -> tuple[Sequence[str], bool]:
+def _at_gaps(rest: str, reader: _Parser) -> tuple[Sequence[str], bool]:
     return _GAP.split(rest) if rest else (), False
 
 
-def _quoted_words(rest: str, reader: _Reader) -> tuple[Sequence[str], bool]:
+def _quoted_words(rest: str, reader: _Parser) -> tuple[Sequence[str], bool]:
     return words(rest, reader.escape), False
 
 
 def _exec_or(shell: Arguments) -> Arguments:
-    def read(rest: str, reader: _Reader) -> tuple[Sequence[str], bool]:
+    def read(rest: str, reader: _Parser) -> tuple[Sequence[str], bool]:
         found = _json(rest, reader.frontend)
         return shell(rest, reader) if found is None else (found, True)
 
     return read
 
 
-def _health(rest: str, reader: _Reader) -> tuple[Sequence[str], bool]:
+def _health(rest: str, reader: _Parser) -> tuple[Sequence[str], bool]:
     kind, *command = (_of_bytes(part) for part in re.split(f"[{_BYTE_BLANKS}]+", _as_bytes(rest), maxsplit=1))
     found, is_json = _exec_or(_text)("".join(command), reader)
     return [*([kind] * bool(kind)), *found], is_json
 
 
-def _names_and_values(rest: str, reader: _Reader) -> tuple[Sequence[str], bool]:
+def _names_and_values(rest: str, reader: _Parser) -> tuple[Sequence[str], bool]:
     """``NAME=VALUE …``, or all of the line after one ``NAME``: as names and values by turns."""
     found = words(rest, reader.escape)
     if found and "=" not in found[0]:

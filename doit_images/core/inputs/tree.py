@@ -1,7 +1,7 @@
 """What is in a folder, and what is the content of its files?
 
-``Index`` is one look at the disk: every folder is listed at most once, whoever asks, and a file is read only when its
-``stat`` is not the one that was seen when it was last hashed. What was hashed is kept in an SQLite file: one row a
+``FileIndex`` is one look at the disk: every folder is listed at most once, whoever asks, and a file is read only when
+its ``stat`` is not the one that was seen when it was last hashed. What was hashed is kept in an SQLite file: one row a
 folder, with the names and stat fields of its entries as one string of bytes and their sha256s as another. When nothing
 changed, comparing the first string is all that a whole folder costs. SQLite because two runs at once, or a kill at any
 time, must leave a usable file; one that is broken all the same is made again, for it is only a memory.
@@ -177,10 +177,10 @@ class Folder:
         return *kept, _sum(*kept)
 
 
-class Index:
+class FileIndex:
     """One look at the disk, and the memory of earlier ones in ``store`` (``None``: no memory).
 
-    Open another ``Index`` to look again: what this one has listed, it never lists a second time. Any number of
+    Open another ``FileIndex`` to look again: what this one has listed, it never lists a second time. Any number of
     them may use one ``store`` at once.
     """
 
@@ -287,7 +287,7 @@ class Index:
         self.save()
         self._let_go()
 
-    def __enter__(self) -> Index:
+    def __enter__(self) -> FileIndex:
         """Use as a context manager: saves at the end, whatever happened."""
         return self
 
@@ -345,9 +345,9 @@ class Index:
 
 
 class Tree:
-    """A context: the folder at ``root``, looked at through an ``Index`` that all contexts share."""
+    """A context: the folder at ``root``, looked at through a ``FileIndex`` that all contexts share."""
 
-    def __init__(self, root: Path, index: Index) -> None:
+    def __init__(self, root: Path, index: FileIndex) -> None:
         self.root = os.path.realpath(root)
         self.index = index
         index.recall(self.root)

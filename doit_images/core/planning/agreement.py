@@ -113,7 +113,7 @@ def _ancestors(names: Iterable[str], decided: Mapping[str, Decision]) -> set[str
     return ancestors
 
 
-class Verdict(StrEnum):
+class Resolution(StrEnum):
     """What becomes of an image that was built here."""
 
     PUSH = "push"
@@ -125,7 +125,7 @@ class Verdict(StrEnum):
 
 def verdict(
     own: Mapping[str, str], content: Callable[[], str], shared: SharedImage | None, on_shared_parents: bool | None
-) -> Verdict:
+) -> Resolution:
     """What becomes of an image that was built here, with its labels ``own``.
 
     ``shared`` is what the registry holds under its fingerprint for its platform; ``on_shared_parents`` whether the
@@ -134,9 +134,9 @@ def verdict(
     if (
         shared is None or shared.labels.get(INPUT_DIGEST) != own[INPUT_DIGEST]
     ):  # nothing, or something that nobody could use
-        return Verdict.KEEP if on_shared_parents is False else Verdict.PUSH
+        return Resolution.KEEP if on_shared_parents is False else Resolution.PUSH
     if shared.labels.get(PARENTS, "") != own[PARENTS]:
-        return Verdict.PUSH if on_shared_parents else Verdict.KEEP
+        return Resolution.PUSH if on_shared_parents else Resolution.KEEP
     if shared.content == content():
-        return Verdict.KEEP
-    return Verdict.PUSH if rebuilt(own) > rebuilt(shared.labels) else Verdict.TAKE
+        return Resolution.KEEP
+    return Resolution.PUSH if rebuilt(own) > rebuilt(shared.labels) else Resolution.TAKE

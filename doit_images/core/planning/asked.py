@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
-class Asked:
+class LastAsked:
     """The memory of it: the time of an empty file in the project's folder, one for each registry and engine (``whom``).
 
     ``every`` is how many seconds an answer is good. A file that is lost costs one round of questions.

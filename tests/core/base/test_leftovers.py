@@ -19,7 +19,7 @@ import pytest
 
 from doit_images.core.base import commands, leftovers
 from doit_images.core.base.errors import UserError
-from doit_images.core.base.leftovers import Journal
+from doit_images.core.base.leftovers import ProcessJournal
 from doit_images.core.engine import temporary_tag
 from doit_images.core.engine.client import Gone
 from doit_images.pruning import killed_runs
@@ -68,7 +68,7 @@ def test_what_a_killed_process_left_goes_and_what_a_living_one_has_stays(tmp_pat
 
 def test_a_journal_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    journal = Journal()
+    journal = ProcessJournal()
     journal.keep_in(lambda: tmp_path / "file" / "runs")
     journal.made(leftovers.PATH, "/nowhere")
     journal.gone(leftovers.PATH, "/nowhere")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from doit_images.core.building import build_target, fetch, results
-from doit_images.core.building.attempt import Attempt, ImageBuild, InputsChanged, Result
+from doit_images.core.building.attempt import Attempt, BuiltImage, ImageBuild, InputsChanged
 from doit_images.core.engine import temporary_tag
 from doit_images.core.engine.client import ImageConfig, LocalImage, Snapshot
 from doit_images.core.engine.labels import INPUT_DIGEST, PARENTS
@@ -114,7 +114,7 @@ def test_a_file_that_was_written_to_is_named_and_a_folder_can_be_proved() -> Non
     assert folder is not None
     assert (str(folder), folder.result) == (
         "something came or went in `d`",
-        Result(APP.fingerprint, ON_BASE, "id-made"),
+        BuiltImage(APP.fingerprint, ON_BASE, "id-made"),
     )
     again = Attempt(1, proves=folder.result)
     assert changed(SeemingRun(), again, moved([], ["/src/d"])) is None

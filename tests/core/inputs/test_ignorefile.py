@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from doit_images.core.inputs.ignorefile import IgnoreFile, State, effective, load
 from doit_images.core.inputs.reads import Copy
 from doit_images.core.inputs.selection import select
-from doit_images.core.inputs.tree import Index, Tree
+from doit_images.core.inputs.tree import FileIndex, Tree
 from doit_images.core.inputs.view import View
 from tests.conftest import examples
 from tests.differential import buildkit
@@ -181,7 +181,7 @@ def test_buildkit_sees_what_we_say(engine, text, paths):
             seen, said = buildkit.contents(context, work / "Dockerfile", work), ""
         except buildkit.Refused as refused:
             seen, said = None, str(refused)
-        view = View(Tree(context, Index()), load(effective(context, work / "Dockerfile")))
+        view = View(Tree(context, FileIndex()), load(effective(context, work / "Dockerfile")))
         ours = {entry.path for entry in select(view, [Copy("", ("/",))], "Dockerfile").entries()}
     if seen is None:
         assert "pattern" in said  # one that moby calls an error

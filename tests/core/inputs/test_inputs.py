@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from doit_images.core.base.errors import UserError
 from doit_images.core.inputs.ignorefile import IgnoreFile, effective, load
 from doit_images.core.inputs.reads import Copy
-from doit_images.core.inputs.selection import Entry, Selection, select, shown
+from doit_images.core.inputs.selection import InputFile, Selection, select, shown
 from doit_images.core.inputs.sources import _go_match
-from doit_images.core.inputs.tree import Index, Tree
+from doit_images.core.inputs.tree import FileIndex, Tree
 from doit_images.core.inputs.view import View
 from tests.conftest import examples
 from tests.differential import buildkit
@@ -37,7 +37,7 @@ def root(tmp_path):
 
 
 def selected(root: Path, *sources: str, ignore: str = "", **options) -> Selection:
-    view = View(Tree(root, Index()), IgnoreFile(ignore, root / ".dockerignore"))
+    view = View(Tree(root, FileIndex()), IgnoreFile(ignore, root / ".dockerignore"))
     return select(view, [Copy("", sources, line=3, **options)], "Dockerfile")
 
 
@@ -94,7 +94,7 @@ def test_a_backslash_is_a_character_unless_a_wildcard_follows(root):
 
 
 def test_optional_sources_may_be_missing(root):
-    view = View(Tree(root, Index()), IgnoreFile())
+    view = View(Tree(root, FileIndex()), IgnoreFile())
     found = select(view, [Copy("", ("a.txt", "none", "d/none"), optional=True)], "Dockerfile")
     assert [entry.path for entry in found.entries()] == ["a.txt"]
 
@@ -123,7 +123,7 @@ def test_what_the_ignore_file_hides_is_no_input(root, ignore, expected):
 
 
 def test_a_hidden_folder_is_not_walked(root):
-    index = Index()
+    index = FileIndex()
     select(View(Tree(root, index), IgnoreFile("d\nn\n!a.txt\n")), [Copy("", (".",))], "Dockerfile").entries()
     assert list(index._folders) == [str(root.resolve())]
 
@@ -257,7 +257,7 @@ class TestDigest:
 
 
 def test_entries_and_what_people_see():
-    entries = [Entry("a", "dir", 0o755, ""), Entry("a/b", "file", 0o644, "0"), Entry("c", "dir", 0o755, "")]
+    entries = [InputFile("a", "dir", 0o755, ""), InputFile("a/b", "file", 0o644, "0"), InputFile("c", "dir", 0o755, "")]
     assert shown(entries) == ["a/b", "c"]
 
 
@@ -281,7 +281,7 @@ def test_attributes_of_folders_that_are_copied_count(root, sources):
 
 
 def test_one_answer_per_question(root):
-    view = View(Tree(root, Index()), IgnoreFile())
+    view = View(Tree(root, FileIndex()), IgnoreFile())
     copies = [Copy("", ("d",))]
     assert select(view, copies, "D") is select(view, list(copies), "D")
 
@@ -303,7 +303,7 @@ def test_buildkit_copies_what_we_count(engine, random):
     """Every file that arrives in the image is an input, and BuildKit fails where we say that a source is missing."""
     with tempfile.TemporaryDirectory() as name:
         context, dockerfile = random.lay(Path(name), "out")
-        view = View(Tree(context, Index()), load(effective(context, dockerfile)))
+        view = View(Tree(context, FileIndex()), load(effective(context, dockerfile)))
         try:
             entries = select(view, [Copy("", (random.source,))], "Dockerfile").entries()
             ours = {(context / entry.path).read_bytes() for entry in entries if entry.kind == "file"}

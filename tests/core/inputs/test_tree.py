@@ -18,7 +18,7 @@ import pytest
 
 from doit_images.core.base.errors import UserError
 from doit_images.core.inputs import contents, tree
-from doit_images.core.inputs.tree import Index, Tree
+from doit_images.core.inputs.tree import FileIndex, Tree
 from tests.conftest import ROOT
 
 
@@ -51,7 +51,7 @@ def hashed(monkeypatch):
 
 
 def digests(root: Path, store: Path | None) -> dict[str, str]:
-    with Index(store) as index:
+    with FileIndex(store) as index:
         folder = Tree(root, index).folder("")
         return {name: folder.digest(n).hex() for n, name in enumerate(folder.names) if name != "d"}
 
@@ -150,7 +150,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_trusted(root, store, monkey
 
 
 def test_a_file_that_vanishes_gives_a_digest_of_its_own(root):
-    index = Index()
+    index = FileIndex()
     folder = Tree(root, index).folder("")
     (root / "a").unlink()
     assert folder.digest(folder.find("a")) != hashlib.sha256(b"a").digest()
@@ -161,7 +161,7 @@ def test_each_folder_is_listed_once(root, monkeypatch):
     listed: list[str] = []
     real = os.scandir
     monkeypatch.setattr(os, "scandir", lambda path: listed.append(path) or real(path))
-    index = Index()
+    index = FileIndex()
     outer, inner = Tree(root, index), Tree(root / "d", index)
     assert outer.folder("d") is inner.folder("")
     outer.folder("")
@@ -203,7 +203,7 @@ def test_names_that_are_no_utf8(root, store):
 
 def test_a_folder_that_cannot_be_listed_is_trouble(root):
     with pytest.raises(UserError, match="cannot list this folder"):
-        Tree(root, Index()).folder("a")
+        Tree(root, FileIndex()).folder("a")
 
 
 @pytest.mark.parametrize("rubbish", [b"", b"no database at all", b"SQLite format 3\0" + b"\1" * 5000])
@@ -229,7 +229,7 @@ def test_a_row_that_is_not_well_formed_is_not_believed(root, store):
 
 
 def whole(root: Path, store: Path | None) -> str:
-    with Index(store) as index:
+    with FileIndex(store) as index:
         return Tree(root, index).folder("d").whole().hex()
 
 
@@ -284,7 +284,7 @@ def test_folders_are_listed_while_another_thread_saves(root, store, switching):
     """A build asks for a generation while the next image is decided about, by the same index."""
     for number in range(500):
         (root / f"d{number}").mkdir()
-    with Index(store) as index:
+    with FileIndex(store) as index:
         listing = threading.Thread(target=lambda: [Tree(root, index).folder(f"d{number}") for number in range(500)])
         listing.start()
         while listing.is_alive():
@@ -294,13 +294,13 @@ def test_folders_are_listed_while_another_thread_saves(root, store, switching):
 
 def test_what_is_found_overlooked_while_another_thread_saves_begins_a_generation_at_the_next_save(root, store):
     age(root / "d/c")
-    with Index(store) as index:
+    with FileIndex(store) as index:
         Tree(root, index).folder("d").digest(0)
-    before = Index(store).generation(str(root))
+    before = FileIndex(store).generation(str(root))
     found = (root / "d/c").stat()
     (root / "d/c").write_text("d/z")
     os.utime(root / "d/c", ns=(found.st_atime_ns, found.st_mtime_ns))
-    with Index(store) as index:
+    with FileIndex(store) as index:
         outer, inner = Tree(root, index).folder(""), Tree(root, index).folder("d")
         outer.digest(outer.find("a"))
         assert index._db is not None
@@ -308,7 +308,7 @@ def test_what_is_found_overlooked_while_another_thread_saves_begins_a_generation
         index.save()
         index._db.set_trace_callback(None)
         assert inner.digest(0) == hashlib.sha256(b"d/z").digest()
-    assert Index(store).generation(str(root)) != before
+    assert FileIndex(store).generation(str(root)) != before
 
 
 def test_two_at_once_and_a_kill(root, store):
@@ -317,9 +317,9 @@ def test_two_at_once_and_a_kill(root, store):
         (root / f"f{number}").write_text(str(number))
     age(root / "a")
     code = (
-        "import sys; from pathlib import Path; from doit_images.core.inputs.tree import Index, Tree\n"
+        "import sys; from pathlib import Path; from doit_images.core.inputs.tree import FileIndex, Tree\n"
         "while True:\n"
-        "    with Index(Path(sys.argv[2])) as index:\n"
+        "    with FileIndex(Path(sys.argv[2])) as index:\n"
         "        folder = Tree(Path(sys.argv[1]), index).folder('')\n"
         "        [folder.digest(n) for n, name in enumerate(folder.names) if name != 'd']\n"
         "        folder._stored = False\n"
@@ -356,7 +356,7 @@ class Contexts:
 
     def look(self, root: Path, *only: str) -> str:
         """The generation of a context after a look at its files, or at ``only`` those."""
-        with Index(self.store) as index:
+        with FileIndex(self.store) as index:
             top = Tree(root, index)
             for path in sorted(root.rglob("*")):
                 below = path.relative_to(root).as_posix()
@@ -431,7 +431,7 @@ def test_all_is_in_the_context_that_is_the_whole_disk() -> None:
 
 def test_all_contexts_are_renewed_when_something_was_not_seen(root: Path, contexts: Contexts) -> None:
     before = contexts.look(root), contexts.look(root / "d")
-    with Index(contexts.store) as index:
+    with FileIndex(contexts.store) as index:
         index.renew()
     assert contexts.look(root) != before[0]
     assert contexts.look(root / "d") != before[1]

@@ -17,7 +17,7 @@ from doit_images.core.engine.client import Snapshot
 from doit_images.core.engine.labels import INPUT_DIGEST, PARENTS, REBUILT
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning.agreement import Agreement, remembered, verdict
-from doit_images.core.planning.asked import Asked
+from doit_images.core.planning.asked import LastAsked
 from doit_images.core.planning.plan import ANOTHER, REBUILT_ELSEWHERE, Decision, Known, plan
 from doit_images.core.planning.shared_image import SharedImage
 from tests import loopback
@@ -368,14 +368,14 @@ def test_the_first_of_two_results_counts_if_nobody_rebuilt_on_purpose() -> None:
 
 
 def test_who_is_asked_about_what_is_fresh_is_remembered_for_a_while(tmp_path: Path) -> None:
-    one = Asked(tmp_path, ["registry", "engine"], 60)
+    one = LastAsked(tmp_path, ["registry", "engine"], 60)
     assert one.due
     one.now()
-    assert not Asked(tmp_path, ["registry", "engine"], 60).due
-    assert Asked(tmp_path, ["registry", "engine"], 0).due
-    assert Asked(tmp_path, ["another registry", "engine"], 60).due
+    assert not LastAsked(tmp_path, ["registry", "engine"], 60).due
+    assert LastAsked(tmp_path, ["registry", "engine"], 0).due
+    assert LastAsked(tmp_path, ["another registry", "engine"], 60).due
     [file] = tmp_path.iterdir()
     for seconds in (time.time() - 61, time.time() + 60):
         os.utime(file, (seconds, seconds))
         assert one.due
-    Asked(tmp_path / "nowhere", ["registry"], 60).now()
+    LastAsked(tmp_path / "nowhere", ["registry"], 60).now()
