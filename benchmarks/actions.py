@@ -16,10 +16,10 @@ from benchmarks.side_by_side import SideBySide, side_by_side
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.output import Output, table
 from doit_images.core.engine.client import Engine
-from doit_images.core.engine.layers import together
 from doit_images.core.run import Run
 from doit_images.pruning import image_contents
 from doit_images.pruning.image_contents import Measured
+from doit_images.stack.layers import together
 from tasks.standard import declared_both_ways
 
 

@@ -60,15 +60,15 @@ def task_share_key() -> Task:
 def _share_key(run: Run, words: Sequence[str], days: int, identity: str, issuer: str) -> None:
     """Write the private key, add the public one to the list of trusted builders, or an identity, and say what else is
     to be done. Raises ``UserError``."""
-    from doit_images.share import trusted
+    from doit_images.share import builders, trusted
 
     if identity:
         if len(words) != 1:
             raise UserError("share_key --identity takes the name of a builder, which has no key and so no file")
-        listed = trusted.add_identity(run.settings, words[0], issuer, identity, days)
+        listed = builders.add_identity(run.settings, words[0], issuer, identity, days)
         how = f"there it signs with SHARE_KEY={trusted.KEYLESS}{words[0]}"
     elif 1 <= len(words) <= 2:
-        file, listed = trusted.begin(run.settings, words[0], Path(words[1]) if words[1:] else None, days)
+        file, listed = builders.begin(run.settings, words[0], Path(words[1]) if words[1:] else None, days)
         how = f"the private key is in {file}, for this machine alone: SHARE_KEY={file}"
     else:
         raise UserError("share_key takes the name of a builder, and the file that the key is to be in")

@@ -13,18 +13,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from doit_images.ci import cache_records
 from doit_images.core.base.references import KEPT, kind_of, path_of, repository, tag_of
 from doit_images.core.building import build_target, context, parents
-from doit_images.core.buildkit import cache_records
 from doit_images.core.engine import temporary_tag
 from doit_images.core.engine.client import CacheRecord, LocalImage, normalise
 from doit_images.core.engine.labels import INPUT_DIGEST
-from doit_images.core.engine.layers import chained, parts_of
 from doit_images.core.history.store import KEEP
 from doit_images.core.planning import checkouts
 from doit_images.core.planning.action import Action
 from doit_images.core.run import Run
 from doit_images.pruning.prune import Item, ItemKind
+from doit_images.stack.layers import chained, parts_of
 
 # A build on another machine that uses this engine holds no lock that is seen here. None takes longer.
 _PASSING_SECONDS = 86400.0

@@ -17,7 +17,7 @@ from typing import IO, Any
 from doit_images.core.base import memory
 from doit_images.core.engine import archives
 from doit_images.core.engine.client import Engine
-from doit_images.core.engine.layers import Layer, chained, parts_of
+from doit_images.stack.layers import Layer, chained, parts_of
 
 # What an image that only runs a service rarely needs: what it is, where it lies, and how one is rid of it.
 _RULES = tuple(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from doit_images.core.base.formatting import size_text
-from doit_images.core.engine.layers import Disk, together
+from doit_images.stack.layers import Disk, together
 
 _SHOWN = 20  # of a kind, one by one; a build cache has thousands of records
 

@@ -21,13 +21,13 @@ from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import size_text
 from doit_images.core.compose.stack import down_argv
 from doit_images.core.engine.client import Engine
-from doit_images.core.engine.layers import Disk, chained, parts_of
 from doit_images.core.planning.action import Action
 from doit_images.core.run import Run
 from doit_images.stack import checkout
 from doit_images.stack.checkout import Choice
 from doit_images.stack.containers import Belongings, Containers, composed
 from doit_images.stack.events import ServicesListed, rows
+from doit_images.stack.layers import Disk, chained, parts_of
 
 _GONE = "`doit down --gone` removes it"
 

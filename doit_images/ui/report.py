@@ -9,9 +9,9 @@ from pathlib import Path
 
 from doit_images.core.base.files import write as write_file
 from doit_images.core.base.formatting import cell, seconds_text, size_text
-from doit_images.core.engine.layers import parts_of, together
 from doit_images.core.history.store import Build, History, Status
 from doit_images.core.run import Run
+from doit_images.stack.layers import parts_of, together
 from doit_images.ui.html import when
 from doit_images.ui.report_page import Shown, page, tests_words
 from doit_images.ui.statistics import critical_path, latest_layers

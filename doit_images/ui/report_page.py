@@ -10,8 +10,8 @@ from typing import Any
 
 from doit_images.ci.history import Tests, tests
 from doit_images.core.base.formatting import seconds_text
-from doit_images.core.engine.layers import Disk, Layer, parts_of
 from doit_images.core.history.store import Build, StepKey
+from doit_images.stack.layers import Disk, Layer, parts_of
 from doit_images.ui.html import TEMPLATES, render, when
 from doit_images.ui.report_timeline import timeline_of
 from doit_images.ui.statistics import PastRun, StepHistory, causes, latest_layers, runs, saved_seconds, step_histories

@@ -10,9 +10,9 @@ from typing import Any
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import size_text
 from doit_images.core.base.references import tag_of
-from doit_images.core.engine.layers import Disk
 from doit_images.core.run import Run
 from doit_images.pruning.image_contents import Measured, SizeReport, contents_of, measure_image
+from doit_images.stack.layers import Disk
 
 WAYS = ("standard", "optimized")
 """The names in the JSON of what is compared, the images of the project second."""

@@ -36,7 +36,7 @@ from doit_images.ci.sbom.installed import Installed, Package, read
 from doit_images.core.base.settings import Settings
 from doit_images.core.history.store import Build
 from doit_images.core.inputs.fingerprint import BuildInputs
-from doit_images.share import referrers, signatures, signing, trusted
+from doit_images.share import builders, referrers, signatures, signing
 from doit_images.share.registry import Registry
 from tasks import ROOT
 from tests import loopback
@@ -416,7 +416,7 @@ def test_it_is_attached_to_the_shared_image_whose_digest_stays(lab: Lab, busybox
 def test_with_a_key_documents_are_signed_and_verify_takes_no_others(lab: Lab, busybox: str, tmp_path: Path) -> None:
     project(lab, busybox)
     listed, key, other = tmp_path / "list.toml", tmp_path / "key", tmp_path / "other"
-    trusted.begin(Settings(share_builders=str(listed)), "ci", key, 20)
+    builders.begin(Settings(share_builders=str(listed)), "ci", key, 20)
     signing.make_key(other)
     with loopback.registry(tmp_path / "registry") as service:
         lab.environ |= {"CACHE_REGISTRY": service.address, "SHARE_BUILDERS": str(listed), "SHARE_KEY": str(key)}

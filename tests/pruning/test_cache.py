@@ -17,10 +17,10 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
+from doit_images.ci import cache_records
 from doit_images.core.base import lock
 from doit_images.core.base.errors import UserError
 from doit_images.core.building import context
-from doit_images.core.buildkit import cache_records
 from doit_images.core.engine.client import CacheRecord, Engine
 from doit_images.core.history.store import Build, StepRecord
 from doit_images.core.planning.reasons import DUE, NO_CACHE

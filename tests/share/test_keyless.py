@@ -21,11 +21,13 @@ from doit_images.core.base import commands, settings
 from doit_images.core.base.errors import UserError
 from doit_images.core.engine.client import LocalImage
 from doit_images.core.planning.wanted import Wanted
+from doit_images.share import builders as listing
 from doit_images.share import by_docker, keyless, signatures, signing, trusted
+from doit_images.share.builders import Builder
 from doit_images.share.keyless import Sigstore
 from doit_images.share.share import Share
 from doit_images.share.signing import Claim, NotSigned
-from doit_images.share.trusted import Builder, Keyless, Trust
+from doit_images.share.trusted import Keyless, Trust
 from tests import loopback, sigstore_instance
 from tests.share.test_trust import FINGERPRINT, LABELS, PLATFORM, Engine, Store, cosign, number_of
 from tests.sigstore_instance import Instance
@@ -232,15 +234,15 @@ def test_an_identity_is_listed(tmp_path: Path, instance: Instance, config: Path,
     chosen = settings.Settings(
         cache_registry="reg:5000", share_builders=str(file), share_key="keyless:ci", share_sigstore=str(config)
     )
-    assert trusted.add_identity(chosen, "ci", instance.url, IDENTITY, 30) == file
-    [builder] = trusted.read(file)
+    assert listing.add_identity(chosen, "ci", instance.url, IDENTITY, 30) == file
+    [builder] = listing.read(file)
     assert (builder.name, builder.key, builder.issuer, builder.identity) == ("ci", "", instance.url, IDENTITY)
     trust = trusted.of(chosen)
     assert (trust.need, trust.cannot_sign) == (1, "")
     assert trust.refuses(DIGEST, FINGERPRINT, PLATFORM, [bundle]) == ""
     for identity, why in ((IDENTITY, "listed already"), ('https://a"\nx = 1', "are URLs"), ("main", "are URLs")):
         with pytest.raises(UserError, match=why):
-            trusted.add_identity(chosen, "ci2", instance.url, identity, 30)
+            listing.add_identity(chosen, "ci2", instance.url, identity, 30)
     file.write_text(file.read_text() + "revoked = true\n")
     assert trusted.of(chosen).cannot_sign == "the identity of ci is revoked"
 
@@ -265,7 +267,7 @@ def test_half_an_identity_trusts_nobody(tmp_path: Path, fields: str) -> None:
     file = tmp_path / "list.toml"
     file.write_text(f"[[builder]]\nname = 'ci'\n{fields}\nfrom = 2026-01-01\nuntil = 2027-01-01\n")
     with pytest.raises(UserError, match=r"builder 1 \(ci\) needs an issuer and an identity, and then no key"):
-        trusted.read(file)
+        listing.read(file)
 
 
 def test_what_is_no_instance_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

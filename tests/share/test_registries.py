@@ -14,10 +14,11 @@ import pytest
 from doit_images.core.engine.client import Engine, LocalImage
 from doit_images.core.planning.wanted import Wanted
 from doit_images.share import referrers, signatures, signing, travel
+from doit_images.share.builders import Builder
 from doit_images.share.no_answer import Unavailable, told
 from doit_images.share.registry import Registry
 from doit_images.share.share import Share
-from doit_images.share.trusted import Builder, Trust
+from doit_images.share.trusted import Trust
 from tests import loopback
 from tests.conftest import ROOT, docker
 from tests.hosted import KINDS, Hosted, Ways

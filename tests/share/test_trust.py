@@ -29,13 +29,15 @@ from doit_images.core.base.errors import UserError
 from doit_images.core.engine.client import LocalImage
 from doit_images.core.planning.shared_image import SharedImage
 from doit_images.core.planning.wanted import Wanted
+from doit_images.share import builders as listing
 from doit_images.share import by_docker, referrers, share, signatures, signing, transfer, trusted
+from doit_images.share.builders import Builder
 from doit_images.share.no_answer import NoImage
 from doit_images.share.registry import Registry
 from doit_images.share.share import Share
 from doit_images.share.signing import BUNDLE, IMAGES, PREDICATES, TESTS, Claim, Forged, Key
 from doit_images.share.transport import Answer
-from doit_images.share.trusted import Builder, Claimed, Trust
+from doit_images.share.trusted import Claimed, Trust
 from doit_images.ui import doctor
 from tests import loopback
 
@@ -250,7 +252,7 @@ def test_who_may_sign_tests_signs_no_images_and_no_statement_is_taken_for_the_ot
 def test_a_key_is_made_and_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listed, key = tmp_path / "trusted.toml", tmp_path / "deep" / "ci.key"
     chosen = settings.Settings(cache_registry="reg:5000", share_builders=str(listed), share_key=str(key))
-    assert trusted.begin(chosen, "ci", key, 30) == (key, listed)
+    assert listing.begin(chosen, "ci", key, 30) == (key, listed)
     assert key.stat().st_mode & 0o777 == 0o600
     assert "PRIVATE" not in listed.read_text()
     trust = trusted.of(chosen)
@@ -258,9 +260,9 @@ def test_a_key_is_made_and_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     bundle = trust.sign(DIGEST, FINGERPRINT, PLATFORM).decode()
     assert trust.refuses(DIGEST, FINGERPRINT, PLATFORM, [bundle]) == ""
     with pytest.raises(UserError, match="there is a key already"):
-        trusted.begin(chosen, "ci", key, 30)
-    trusted.begin(chosen, "ann", tmp_path / "ann.key", 30)
-    assert [each.name for each in trusted.read(listed)] == ["ci", "ann"]
+        listing.begin(chosen, "ci", key, 30)
+    listing.begin(chosen, "ann", tmp_path / "ann.key", 30)
+    assert [each.name for each in listing.read(listed)] == ["ci", "ann"]
     # Revoked by one line, whatever the signature says of its time.
     listed.write_text(listed.read_text().replace('name = "ci"', 'name = "ci"\nrevoked = true'))
     assert trusted.of(chosen).refuses(DIGEST, FINGERPRINT, PLATFORM, [bundle]) == "the key of ci is revoked"
@@ -304,7 +306,7 @@ def test_what_is_trusted_by_default(keys: dict[str, Key], tmp_path: Path, monkey
     for each in (settings.Settings(share_trust="signed"), settings.Settings(share_key="key")):
         with pytest.raises(UserError, match="there is no list of trusted builders"):
             trusted.of(each)
-    (tmp_path / trusted.LIST).write_text(trusted.entry("ci", {"key": keys["ci"].public}, 9, NOW))
+    (tmp_path / listing.LIST).write_text(listing.entry("ci", {"key": keys["ci"].public}, 9, NOW))
     assert trusted.of(settings.Settings()).need == 1
     assert trusted.of(settings.Settings(share_trust="2")).need == 2
     assert trusted.of(settings.Settings(share_trust="any")).need == 0
@@ -332,7 +334,7 @@ def test_results_from_elsewhere_count_once_somebody_said_whose(
     monkeypatch.chdir(tmp_path)
     if given == "list":
         given = {}
-        (tmp_path / trusted.LIST).write_text(trusted.entry("ci", {"key": keys["ci"].public}, 9, NOW))
+        (tmp_path / listing.LIST).write_text(listing.entry("ci", {"key": keys["ci"].public}, 9, NOW))
     said: list[str] = []
     chosen = settings.Settings(cache_registry=address, **given)
     one = share.of(chosen, said.append)
@@ -354,7 +356,7 @@ def test_doctor_says_who_is_trusted(tmp_path: Path) -> None:
     assert found(share_trust="any") == ("warn", trusted.anybody("reg:5000"))
     assert "whoever may push to reg:5000 decides" in trusted.anybody("reg:5000")
     assert found(share_builders=listed)[0] == "fail"
-    trusted.begin(settings.Settings(share_builders=listed), "ci", Path(key), 30)
+    listing.begin(settings.Settings(share_builders=listed), "ci", Path(key), 30)
     assert found(share_builders=listed) == ("warn", "this machine shares nothing: it has no SHARE_KEY")
     assert found(share_builders=listed, share_key=key)[0] == "ok"
     assert found(share_builders=listed, share_key=listed)[0] == "fail"

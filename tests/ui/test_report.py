@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doit_images.core.engine.layers import Disk, parts_of
 from doit_images.core.history.store import Build, History, StepRecord
+from doit_images.stack.layers import Disk, parts_of
 from doit_images.ui.report import markdown, write
 from doit_images.ui.report_page import Shown, page
 from doit_images.ui.statistics import (

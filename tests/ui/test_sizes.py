@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doit_images.core.engine.client import Engine
-from doit_images.core.engine.layers import Disk, Layer, chained
 from doit_images.pruning import image_contents as sizes
 from doit_images.pruning.image_contents import LayerFile, Measured, Removable
+from doit_images.stack.layers import Disk, Layer, chained
 from doit_images.ui import sizes_view
 
 

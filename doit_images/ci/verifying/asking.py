@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from doit_images.ci import cache_records
 from doit_images.ci.verifying import composed
 from doit_images.core.base import commands, leftovers, memory
 from doit_images.core.base.command_line import last_words
 from doit_images.core.building import build_target, prune_lock
-from doit_images.core.buildkit import cache_records
 from doit_images.core.buildkit.progress import Progress, Vertex, brief
 from doit_images.core.compose import env_files
 from doit_images.core.compose.answer import PLATFORMS
