@@ -9,7 +9,6 @@ engine is not asked: what it holds under the names of external bases comes in as
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy as shallow_copy
@@ -17,9 +16,9 @@ from dataclasses import replace
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from doit_images.core.base import memory, platforms
+from doit_images.core.base import platforms
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.memory import OWN_FOLDER
 from doit_images.core.base.places import project_key
@@ -34,13 +33,11 @@ from doit_images.core.inputs.bases import ConfigsOf, check_parents, content, ext
 from doit_images.core.inputs.copied import refused
 from doit_images.core.inputs.fingerprint import BuildInputs, digest_of_text
 from doit_images.core.inputs.image_inputs import ContextPart, ImageInputs
-from doit_images.core.inputs.reads import WHOLE, Copy, Reads, joined
+from doit_images.core.inputs.parsed import Parsed
+from doit_images.core.inputs.reads import WHOLE, Copy, Reads
 from doit_images.core.inputs.selection import select
 from doit_images.core.inputs.tree import FileIndex, Tree
 from doit_images.core.inputs.view import View
-
-# Raised whenever parsing gives other answers than before: kept ones are then not used.
-_PARSER = 8
 
 
 class _Draft(NamedTuple):
@@ -74,10 +71,7 @@ class InputResolver:
     ) -> None:
         self._environ = environ
         self._folder = os.path.realpath(folder)
-        self._reads_path = folder / project_key(project.files, environ) / "reads.json"
-        self._kept: dict[str, Any] = memory.recall(self._reads_path) or {}
-        self._used: dict[str, Any] = {}
-        self._parsed: dict[str, Reads] = {}
+        self._parsed = Parsed(folder / project_key(project.files, environ) / "reads.json")
         self._built_on: tuple[str, ...] = ()
         self._of(project, index or (lambda: FileIndex(Path(self._folder, "contexts.sqlite3"))))
 
@@ -161,9 +155,7 @@ class InputResolver:
     def keep(self) -> None:
         """Write down what was hashed and parsed, for the next run."""
         self._index.save()
-        if any(key not in self._kept for key in [*self._used]):  # others may read meanwhile
-            self._kept = dict(self._used)
-            memory.remember(self._reads_path, self._kept)
+        self._parsed.keep()
 
     def _as_written(self, image: Image, platform: str) -> _Draft:
         """What its Dockerfile asks for when nothing is known of its bases; read once for all that ask."""
@@ -188,7 +180,7 @@ class InputResolver:
             return _Draft(image, "", None, str(error))
 
     def _reads(self, image: Image, text: str, targets: tuple[str, ...], inherited: _Inherited) -> Reads:
-        asked: dict[str, Any] = {
+        asked = {
             "where": _where(image.name, image.dockerfile, self._project.directory),
             "target": image.target,
             "args": {name: value for name, value in image.args.items() if value is not None},
@@ -198,12 +190,7 @@ class InputResolver:
             "onbuild": inherited.onbuild,
             "env": inherited.env,
         }
-        key = digest_of_text(json.dumps([_PARSER, text, asked], sort_keys=True))
-        if key not in self._parsed:
-            known = _known(self._kept.get(key))
-            self._parsed[key] = known or _parse(text, asked)
-            self._used[key] = self._kept[key] if known else self._parsed[key].to_json()
-        return self._parsed[key]
+        return self._parsed.reads(text, asked)
 
     def _inherit(self, draft: _Draft, platform: str, configs_of: ConfigsOf, done: Mapping[str, ImageInputs]) -> _Draft:
         """Read the Dockerfile again with what its bases hand on: ONBUILD, and the variables that they set."""
@@ -363,22 +350,6 @@ def _digest(texts: Mapping[str, str], parts: Iterable[ContextPart]) -> str:
     selections = [(f"{part.label}:" if part.sent else part.label, part.selection.digest) for part in parts]
     roles = ("policy text" if path.endswith(policy.beside("")) else f"text {at}" for at, path in enumerate(texts))
     return fingerprint.digest_of_files([*selections, *zip(roles, map(digest_of_text, texts.values()), strict=True)])
-
-
-def _known(kept: Any) -> Reads | None:
-    """What was parsed before; None where that is nothing, or of another version."""
-    try:
-        return Reads.from_json(kept) if kept else None
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return None
-
-
-def _parse(text: str, asked: Mapping[str, Any]) -> Reads:
-    from doit_images.core.inputs import dockerfile  # parsing is rare: its answers are kept
-
-    common = {name: value for name, value in asked.items() if name not in ("platforms", "built_on")}
-    pairs = [(target, on) for target in asked["platforms"] for on in asked["built_on"]]
-    return joined([dockerfile.reads(text, **common, platform=target, build_platform=on) for target, on in pairs])
 
 
 def _with_parents(inputs: ImageInputs, parents: Mapping[str, ImageInputs]) -> ImageInputs:
