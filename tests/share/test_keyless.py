@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from doit_images.ci.sbom.attached import KINDS, DocumentKind
 from doit_images.cli.cache import _share_key
 from doit_images.core.base import commands, settings
 from doit_images.core.base.errors import UserError
@@ -26,8 +27,8 @@ from doit_images.share import by_docker, keyless, signatures, signing, trusted
 from doit_images.share.builders import Builder
 from doit_images.share.keyless import Sigstore
 from doit_images.share.share import Share
-from doit_images.share.signing import Claim, NotSigned
-from doit_images.share.trusted import Keyless, Trust
+from doit_images.share.signing import IMAGES, TESTS, Claim, NotSigned
+from doit_images.share.trusted import Claimed, Keyless, Trust
 from tests import loopback, sigstore_instance
 from tests.share.test_trust import FINGERPRINT, LABELS, PLATFORM, Engine, Store, cosign, number_of
 from tests.sigstore_instance import Instance
@@ -93,6 +94,23 @@ def test_what_the_listed_workflow_signed_is_taken(instance: Instance, config: Pa
     token, certificate, entry = instance.requests[-3:]
     assert (token, certificate) == ("GET /token", "POST /api/v2/signingCert")
     assert entry == "POST /api/v1/log/entries"
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.title)
+def test_a_document_is_signed_by_the_identity_and_taken_for_no_other(
+    instance: Instance, config: Path, job: Callable[[str], None], kind: DocumentKind
+) -> None:
+    job(WORKFLOW)
+    document = {"packages": ["one"]}
+    claimed = Claimed(DIGEST, FINGERPRINT, PLATFORM, kind.predicate)
+    bundle = machine(instance, config).sign_claimed(claimed, document).decode()
+    reader = Trust(1, [listed(instance)], keyless=Keyless(instance=config))
+    assert reader.judge(claimed, [bundle]) == ("", {"ci": bundle})
+    assert json.loads(base64.b64decode(json.loads(bundle)["dsseEnvelope"]["payload"]))["predicate"] == document
+    for about in {IMAGES, TESTS, *(each.predicate for each in KINDS)} - {kind.predicate}:
+        assert reader.judge(claimed._replace(about=about), [bundle])[0] == "its signature is for something else"
+    only_tests = Trust(1, [listed(instance, may=(TESTS,))], keyless=Keyless(instance=config))
+    assert only_tests.judge(claimed, [bundle])[0] == f"ci may not sign {IMAGES}"
 
 
 @pytest.mark.parametrize(
