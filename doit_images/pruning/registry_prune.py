@@ -22,6 +22,7 @@ from doit_images.core.base.confirm import confirm
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import size_text
 from doit_images.core.base.references import KEPT, TESTED, kind_of, path_of
+from doit_images.core.base.settings import Settings
 from doit_images.core.run import Run
 from doit_images.pruning import git_states
 from doit_images.pruning.git_states import Needed
@@ -135,7 +136,7 @@ def prune(run: Run, words: Sequence[str], dry_run: bool, everything: bool, yes: 
         first = results.chosen()
         for name, why in results.needed.unread.items():
             print(f"what {name} needs is not known, so its results go by their age: {why}", file=sys.stderr)
-        text = summary(run, first, everything)
+        text = summary(run.settings, first, everything)
         if dry_run or not first.gone:
             print(json.dumps(as_data(first), indent=2) if as_json else text)
             return
@@ -197,9 +198,9 @@ def _why(path: str, tags: Sequence[str], known: Needed, one: Held) -> str:
     return ""
 
 
-def summary(run: Run, chosen: Pruning, everything: bool) -> str:
+def summary(settings: Settings, chosen: Pruning, everything: bool) -> str:
     """What would be removed, in words: each result by name, the largest first."""
-    age = f"{run.settings.registry_max_age / _DAY:.0f} days"
+    age = f"{settings.registry_max_age / _DAY:.0f} days"
     if not chosen.gone:
         return f"nothing to prune: every result is needed by a branch or a tag, or was in the last {age}"
     why = "no branch and no tag needs them" + ("" if everything else f", and nobody did in the last {age}")

@@ -23,10 +23,12 @@ from doit_images.core.base import commands, leftovers
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import size_text
 from doit_images.core.base.references import digest_of, tag_of
+from doit_images.core.base.settings import Settings
 from doit_images.core.building.build_target import cache_folder
-from doit_images.core.engine.client import LocalImage
+from doit_images.core.engine.client import Engine, LocalImage
 from doit_images.core.engine.endpoint import leading_to
 from doit_images.core.engine.labels import FINGERPRINT
+from doit_images.core.planner import Planner
 from doit_images.core.planning.action import Action
 from doit_images.core.planning.agreement import Resolution
 from doit_images.core.planning.plan import Decision
@@ -46,14 +48,14 @@ def export(run: Run, folder: Path) -> str:
     """Write the fresh images and the local cache to a folder, whole or not at all; returns what was written, in words.
     ``UserError`` when no image is fresh, or something else is in the folder."""
     leftovers.refuse_foreign(folder, INDEX, "an earlier export")
-    fresh = _fresh(run)
+    fresh = _fresh(run.planner)
     if not fresh:
         raise UserError("no image is fresh, so there is nothing to export", remedy="doit build")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with leftovers.folder(f".{folder.name}-", folder.parent) as draft:
         images = [_entry(decision, local_image) for decision, local_image in fresh]
         run.events.say(f"writing {len(images)} images")
-        _docker(run, "save", "--output", str(draft / IMAGES), *(entry["ref"] for entry in images))
+        _docker(run.engine, "save", "--output", str(draft / IMAGES), *(entry["ref"] for entry in images))
         cache = cache_folder(run)
         if cache.is_dir():
             run.events.say("writing the local cache")
@@ -83,14 +85,14 @@ def take_in(run: Run, folder: Path) -> str:
     text = _read(folder)
     index = _index(text, folder)
     platform = run.local_images.snapshot().platform
-    _believe(run, folder, text, platform)
+    _believe(run.settings, folder, text, platform)
     if index["platform"] != platform:
         raise UserError(f"it was exported on {index['platform']}, and this engine is {platform}", where=str(folder))
     run.events.say(f"checking {size_text(sum(entry['size'] for entry in index['files'].values()))}")
     check_files(folder, index["files"], (INDEX, SIGNATURE))
     check_images(folder / IMAGES, index["images"])
     before = {local_image.id for local_image in run.local_images.snapshot().every()}
-    _docker(run, "load", "--quiet", "--input", str(folder / IMAGES))
+    _docker(run.engine, "load", "--quiet", "--input", str(folder / IMAGES))
     run.local_images.changed()
     taken = 0
     for entry in index["images"]:
@@ -116,9 +118,9 @@ def _take_caches(run: Run, folder: Path, index: dict[str, Any]) -> str:
     return f", and {added} local caches" if added else ""
 
 
-def _fresh(run: Run) -> list[tuple[Decision, LocalImage]]:
+def _fresh(planner: Planner) -> list[tuple[Decision, LocalImage]]:
     """The images that the engine has as the plan says."""
-    fresh = (decision for decision in run.planner.decisions().values() if decision.action == Action.FRESH)
+    fresh = (decision for decision in planner.decisions().values() if decision.action == Action.FRESH)
     return [(decision, decision.local_image) for decision in fresh if decision.local_image]
 
 
@@ -137,11 +139,11 @@ def _read(folder: Path) -> bytes:
         raise UserError(f"there is no {INDEX}", where=str(folder), remedy="name what cache_export wrote") from None
 
 
-def _believe(run: Run, folder: Path, index: bytes, platform: str) -> None:
+def _believe(settings: Settings, folder: Path, index: bytes, platform: str) -> None:
     """``UserError`` where an index is not signed as the settings ask for: by it all other files are."""
     signature = folder / SIGNATURE
     bundles = [signature.read_text(errors="replace")] if signature.is_file() else []
-    if doubt := trusted.of(run.settings).refuses(digest_of(index), _ARCHIVE, platform, bundles):
+    if doubt := trusted.of(settings).refuses(digest_of(index), _ARCHIVE, platform, bundles):
         remedy = "export it with a SHARE_KEY of the list, or take it from somebody whom you trust with SHARE_TRUST=any"
         raise UserError(f"it is not taken: {doubt}", where=str(folder), remedy=remedy)
 
@@ -161,8 +163,8 @@ def _index(text: bytes, folder: Path) -> dict[str, Any]:
     return dict(index)
 
 
-def _docker(run: Run, *words: str) -> None:
-    commands.run(["docker", *words], env=leading_to(run.engine.address)).checked(f"docker {words[0]} fails")
+def _docker(engine: Engine, *words: str) -> None:
+    commands.run(["docker", *words], env=leading_to(engine.address)).checked(f"docker {words[0]} fails")
 
 
 def export_to(run: Run, mounts: bool, folders: Sequence[str]) -> None:
@@ -195,7 +197,7 @@ def push_all(run: Run) -> str:
         raise UserError("CACHE_WRITE=0 forbids to push", remedy="name a FOLDER")
     machines, platform = connection.of(run), run.local_images.snapshot().platform
     share = machines.share
-    fresh = _fresh(run)
+    fresh = _fresh(run.planner)
     if run.own_base and run.own_base.give():
         run.local_images.changed()
     share.offers({decision.name: decision.inputs for decision, _ in fresh}, platform)  # side by side

@@ -25,6 +25,7 @@ from doit_images.core.base.formatting import size_text
 from doit_images.core.building import build_target
 from doit_images.core.buildkit import builder, buildx
 from doit_images.core.engine import plugins
+from doit_images.core.planner import Planner
 from doit_images.core.planning.plan import Decision
 from doit_images.core.run import Run
 
@@ -43,7 +44,7 @@ def pack(run: Run, folder: Path) -> str:
     ids = [mount for mount in every if _ID.fullmatch(mount)]
     if not ids:
         raise UserError("no Dockerfile of the project has a cache mount", where=str(run.files[0]))
-    decision, base = _base(run)
+    decision, base = _base(run.planner)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with leftovers.folder(f".{folder.name}-", folder.parent) as draft:
         lines = [*_on_base(base, ids, _PACK), "FROM scratch", "COPY --from=mounts /packed /"]
@@ -58,7 +59,7 @@ def unpack(run: Run, folder: Path) -> str:
     """Put what ``pack`` wrote into the builder's cache mounts; returns what was put there, in words. ``UserError``
     where it is not what ``pack`` writes."""
     ids = listed(folder)
-    decision, base = _base(run)
+    decision, base = _base(run.planner)
     with leftovers.folder("mounts-", run.common) as draft:
         try:
             os.link(folder / ARCHIVE, draft / ARCHIVE)
@@ -91,9 +92,9 @@ def _on_base(base: str, ids: list[str], script: str, *more: str) -> list[str]:
     return [f"FROM {base} AS mounts", "USER 0:0", run]
 
 
-def _base(run: Run) -> tuple[Decision, str]:
+def _base(planner: Planner) -> tuple[Decision, str]:
     """An image with cache mounts, and an external base of it: steps with mounts run on such, so it has a shell."""
-    for decision in run.planner.decisions().values():
+    for decision in planner.decisions().values():
         if decision.inputs.mounts and decision.inputs.read_for:
             return decision, next(iter(decision.inputs.read_for))
     raise UserError("no image with a cache mount has a base from outside, to look into it with")

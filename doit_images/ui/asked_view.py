@@ -30,7 +30,7 @@ def check(run: Run, images: Sequence[str], as_json: bool) -> None:
         if answers[-1].same is False:
             reports[name] = _reported(run, answers[-1], declared)
         elif answers[-1].same:
-            asking.report_of(run, name).unlink(missing_ok=True)
+            asking.report_of(run.folder, name).unlink(missing_ok=True)
         if not as_json:
             print(printable(text(answers[-1])), flush=True)
     if as_json:
@@ -63,7 +63,7 @@ def as_data(answer: BuildKitAnswer, report: Path | None) -> dict[str, object]:
 def _reported(run: Run, answer: BuildKitAnswer, declared: Declared) -> Path:
     """Leave what an issue needs as a file, without secrets; one that is there of the same difference stays."""
     if not answer.steps:  # it was found before, and is kept
-        return asking.report_of(run, answer.name)
+        return asking.report_of(run.folder, answer.name)
     decisions = plan_view.chosen(run.planner.decisions(), [run.project.image(answer.name)])
     plan = plan_view.promised(plan_view.Plan(run.project.name, decisions, {}, run.settings.build_jobs))
     target = dict(declared.targets[answer.name])
@@ -75,7 +75,7 @@ def _reported(run: Run, answer: BuildKitAnswer, declared: Declared) -> Path:
         "versions": _versions(run.local_images),
     }
     hide = asking.hider(run, declared.targets[answer.name])
-    return asking.keep(run, answer, **json.loads(hide(json.dumps(content))))
+    return asking.keep(run.folder, answer, **json.loads(hide(json.dumps(content))))
 
 
 def _versions(local_images: LocalImages) -> dict[str, Any]:

@@ -425,7 +425,7 @@ def test_cache_mounts_go_to_a_folder_of_any_name(monkeypatch: pytest.MonkeyPatch
         (draft / "out").mkdir()
         (draft / "out/mounts.tar").write_text("packed")
 
-    monkeypatch.setattr(cache_mounts, "_base", lambda run: (None, "base"))
+    monkeypatch.setattr(cache_mounts, "_base", lambda planner: (None, "base"))
     monkeypatch.setattr(cache_mounts, "_build", build)
     run = SimpleNamespace(planner=SimpleNamespace(declared=lambda: {"a": SimpleNamespace(mounts=("m",))}))
     cache_mounts.pack(run, tmp_path / "one, two")
@@ -445,14 +445,14 @@ def test_cache_mounts_come_from_a_disk_that_can_only_be_read(monkeypatch: pytest
         raise OSError(errno.EXDEV, "Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", another_disk)
-    monkeypatch.setattr(cache_mounts, "_base", lambda run: (None, "base"))
+    monkeypatch.setattr(cache_mounts, "_base", lambda planner: (None, "base"))
     monkeypatch.setattr(
         cache_mounts, "_build", lambda run, decision, draft, *_: built.append((draft / "mounts.tar").read_text())
     )
     for folder in (disk, tmp_path):
         folder.chmod(0o500)
     try:
-        said = cache_mounts.unpack(SimpleNamespace(common=common), disk)
+        said = cache_mounts.unpack(SimpleNamespace(common=common, planner=None), disk)
     finally:
         for folder in (disk, tmp_path):
             folder.chmod(0o700)

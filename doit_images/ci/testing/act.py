@@ -13,7 +13,7 @@ from doit_images.ci.history import TESTED, expected_seconds
 from doit_images.ci.results import known
 from doit_images.ci.results.result import Result, times
 from doit_images.ci.testing.attempt import Trial
-from doit_images.ci.testing.planned import Planned, PlannedState, folder_of, plan
+from doit_images.ci.testing.planned import Planned, PlannedState, plan, records_folder
 from doit_images.core.base import files
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import because, seconds_text
@@ -70,14 +70,14 @@ def passed_before(run: Run, planned: Planned) -> None:
         raise ValueError("it did not pass before")
     run.events.say(f"{planned.test.name} passed before on just this, in {seconds_text(result.seconds)}")
     if result.junit:
-        files.write(junit_of(run, planned.test.name), result.junit)
+        files.write(junit_of(run.folder, planned.test.name), result.junit)
     ended = _ended(planned, Trial(0, time.time(), 0.0), (PASSED,))
     known.note(run, ended, saved=max(result.seconds, 0.001))
 
 
-def junit_of(run: Run, name: str) -> Path:
+def junit_of(folder: Path, name: str) -> Path:
     """Where the JUnit file of a test is left."""
-    return run.folder / "ci" / f"test-{name}.xml"
+    return folder / "ci" / f"test-{name}.xml"
 
 
 def _attempt(run: Run, planned: Planned, *, again: bool) -> Trial:
@@ -99,7 +99,7 @@ def _attempt(run: Run, planned: Planned, *, again: bool) -> Trial:
 def _leave(run: Run, planned: Planned, attempt: Trial, why: tuple[str, ...]) -> None:
     """Leave the JUnit file and an entry in the history, however it ended."""
     if attempt.junit:
-        files.write(junit_of(run, planned.test.name), attempt.junit)
+        files.write(junit_of(run.folder, planned.test.name), attempt.junit)
     error = next(iter(attempt.why.splitlines()), "it failed") if attempt.status else ""
     known.note(run, _ended(planned, attempt, why), error)
 
@@ -137,7 +137,7 @@ def _keep(run: Run, planned: Planned, attempt: Trial) -> None:
         finished=result.finished,
         seconds=attempt.seconds,
     )
-    record.write(folder_of(run), kept)
+    record.write(records_folder(run.folder), kept)
 
 
 def _on_its_image(run: Run, planned: Planned) -> bool:

@@ -12,7 +12,6 @@ from typing import NamedTuple
 from doit_images.ci.testing.planned import Planned
 from doit_images.core.base import files
 from doit_images.core.base.errors import UserError
-from doit_images.core.run import Run
 
 _HELD = 1024 * 1024  # so much of a line is waited for
 _OVERLAP = 16 * 1024  # no value of a secret is longer
@@ -30,9 +29,9 @@ class Trial(NamedTuple):
     moved: bool = False
 
 
-def log_of(run: Run, planned: Planned) -> Path:
+def log_of(folder: Path, planned: Planned) -> Path:
     """Where what a test says goes."""
-    return run.folder / "logs" / f"{planned.test.name}.test.log"
+    return folder / "logs" / f"{planned.test.name}.test.log"
 
 
 def hidden_lines(pieces: Iterable[bytes], hide: Callable[[str], str]) -> Iterator[str]:

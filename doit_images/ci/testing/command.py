@@ -67,9 +67,9 @@ def run_command(run: Run, planned: Planned, inputs: ImageInputs) -> Trial:
                 done.checked("the test gets no network of its services")
             known = {**around.compose.environ, **around.environment}
             hide = secrets.hider(around.compose.directory, known)
-            status = _attached(run, name, log_of(run, planned), hide)
+            status = _attached(run, name, log_of(run.folder, planned), hide)
             there = bool(test.junit) and one_container.take(run.engine, name, test.junit, folder / _JUNIT)
-            why = _why(run, planned, status) if status else ""
+            why = _why(run.folder, planned, status) if status else ""
             attempt = ended(status, began, (folder, _JUNIT) if there else None, why)
             return attempt._replace(junit=hide(attempt.junit), moved=moved)
 
@@ -97,8 +97,8 @@ def _attached(run: Run, name: str, log: Path, hide: Callable[[str], str]) -> int
     return process.returncode
 
 
-def _why(run: Run, planned: Planned, status: int) -> str:
-    log = log_of(run, planned)
+def _why(folder: Path, planned: Planned, status: int) -> str:
+    log = log_of(folder, planned)
     last = [f"    {line}" for line in files.text(log).splitlines()[-_LAST_LINES:]]
     words = " ".join(planned.test.command)
     lines = [f"failed {planned.name}: `{words}` ended with exit status {status}", *last, f"    the whole log: {log}"]

@@ -93,7 +93,7 @@ def plan(run: Run, names: Iterable[str], *, again: bool = False, ask: bool = Tru
         if one.fingerprint
     }
     results = known.look(run, wanted, ask=ask)
-    return {name: _told(run, one, results.get(one.fingerprint)) for name, one in planned.items()}
+    return {name: _told(run.folder, one, results.get(one.fingerprint)) for name, one in planned.items()}
 
 
 def _resolver(run: Run, tests: Mapping[str, ImageTest], again: bool) -> InputResolver:
@@ -143,14 +143,14 @@ def _services(run: Run, test: ImageTest) -> Services | None:
     return stack_seen.of_stack(run, Compose(run.files, run.project.name, run.environ), test.services)
 
 
-def _told(run: Run, planned: Planned, result: Result | None) -> Planned:
+def _told(folder: Path, planned: Planned, result: Result | None) -> Planned:
     if result or planned.problem or planned.reasons or planned.inputs is None:
         return planned._replace(result=result)
-    return planned._replace(reasons=tuple(_why(run, planned, planned.inputs)))
+    return planned._replace(reasons=tuple(_why(folder, planned, planned.inputs)))
 
 
-def _why(run: Run, planned: Planned, inputs: ImageInputs) -> list[str]:
-    last = record.read(folder_of(run), planned.test.name)
+def _why(folder: Path, planned: Planned, inputs: ImageInputs) -> list[str]:
+    last = record.read(records_folder(folder), planned.test.name)
     if last is None:
         return ["it never passed here"]
     if last.fingerprint == planned.fingerprint:
@@ -161,6 +161,6 @@ def _why(run: Run, planned: Planned, inputs: ImageInputs) -> list[str]:
     return changed or ["what it runs with is not what it passed with"]
 
 
-def folder_of(run: Run) -> Path:
+def records_folder(folder: Path) -> Path:
     """Where the records of tests lie: those in the project's folder are of images."""
-    return run.folder / "tests"
+    return folder / "tests"

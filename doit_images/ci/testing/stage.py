@@ -78,7 +78,7 @@ def _built(run: Run, planned: Planned, inputs: ImageInputs, again: bool) -> Tria
                 environ=run.build_environ,
                 extra=[*around, "--output", buildx.one_line("type=local", f"dest={out}") if out else "type=cacheonly"],
             )
-            before, progress, said = stamps.look(inputs.parts), Progress(pins.shown), log_of(run, planned)
+            before, progress, said = stamps.look(inputs.parts), Progress(pins.shown), log_of(run.folder, planned)
             status = _follow(run, argv, image.dockerfile_inline, progress, said)
             moved = bool(sending.changes_since(inputs.index, before).files)
             why = failure.explain(inputs.image, progress, inputs.dockerfile_text, said, status) if status else ""

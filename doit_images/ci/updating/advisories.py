@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from doit_images.ci.updating.update import environ
+from doit_images.ci.updating.update import with_tools
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
 from doit_images.core.run import Run
@@ -36,7 +36,7 @@ class Audit(NamedTuple):
 def known(run: Run, locks: Iterable[Path]) -> Audit | None:
     """What is known of all that these locks pin; None where pip-audit is not installed. ``UserError`` where it gives no
     answer."""
-    program = shutil.which("pip-audit", path=environ(run)["PATH"])
+    program = shutil.which("pip-audit", path=with_tools(run.environ)["PATH"])
     if not program:
         return None
     audits = [_asked(run, program, lock) for lock in locks]
@@ -46,7 +46,7 @@ def known(run: Run, locks: Iterable[Path]) -> Audit | None:
 
 def _asked(run: Run, program: str, lock: Path) -> Audit:
     options = ["--require-hashes", "--disable-pip", "--progress-spinner=off", "--format=json", "--desc=off"]
-    done = commands.run([program, *options, f"--requirement={lock}"], env=environ(run))
+    done = commands.run([program, *options, f"--requirement={lock}"], env=with_tools(run.environ))
     try:
         return answered(lock, done.stdout)
     except (ValueError, KeyError, TypeError):

@@ -70,7 +70,7 @@ def _locked(run: Run, names: Sequence[str], before: Mapping[Path, str], cooldown
     while True:
         options = lock_options(names or locks.names(before), held, cutoff)
         argv = [*shlex.split(run.settings.lock_command), *options]
-        commands.run(argv, cwd=run.project.directory, env=environ(run)).checked("the locks cannot be made")
+        commands.run(argv, cwd=run.project.directory, env=with_tools(run.environ)).checked("the locks cannot be made")
         changes = locks.difference(before, {path: path.read_text() for path in before})
         lower = {change.name: change.before for change in changes if change.lower and change.name not in held}
         if not lower:
@@ -92,10 +92,10 @@ def lock_options(names: Sequence[str], held: Mapping[str, str], cutoff: float) -
     ]
 
 
-def environ(run: Run) -> dict[str, str]:
+def with_tools(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment of a run, with the programs of this Python's own environment on PATH, such as uv."""
     tools = str(Path(sys.executable).parent)
-    return {**locks.uv_environ(run.environ), "PATH": f"{tools}:{run.environ.get('PATH', '')}"}
+    return {**locks.uv_environ(environ), "PATH": f"{tools}:{environ.get('PATH', '')}"}
 
 
 def _try(run: Run, changed: set[Path]) -> None:
@@ -104,7 +104,7 @@ def _try(run: Run, changed: set[Path]) -> None:
     words = _concerned(run.anew(), changed)
     if not words:
         run.events.say("no image and no test reads a lock that changed")
-    elif status := _doit(run, words):
+    elif status := _doit(run.environ, words):
         raise UserError(f"an image does not build with them, or its tests fail (status {status})", remedy="see above")
 
 
@@ -128,9 +128,9 @@ def concerned(declared: Mapping[str, ImageInputs], changed: set[Path]) -> list[s
     return images
 
 
-def _doit(run: Run, words: Sequence[str]) -> int:
+def _doit(environ: Mapping[str, str], words: Sequence[str]) -> int:
     """Run tasks, side by side as ever; returns the status."""
-    return commands.show([sys.executable, "-m", "doit", *words], env=dict(run.environ), tidies=True)
+    return commands.show([sys.executable, "-m", "doit", *words], env=dict(environ), tidies=True)
 
 
 def _restore(run: Run, before: Mapping[Path, str]) -> None:
@@ -139,7 +139,7 @@ def _restore(run: Run, before: Mapping[Path, str]) -> None:
     if changed and not commands.stopping():
         run.events.say("the locks are as they were before")
         if images := concerned(run.anew().planner.declared(), changed):
-            _doit(run, [run.parts.names(f"build:{name}") for name in images])
+            _doit(run.environ, [run.parts.names(f"build:{name}") for name in images])
 
 
 def _write_back(before: Mapping[Path, str], paths: set[Path]) -> set[Path]:

@@ -27,8 +27,8 @@ from doit_images.core.compose import env_files
 from doit_images.core.compose.answer import PLATFORMS
 from doit_images.core.compose.stack import Compose
 from doit_images.core.engine import plugins
-from doit_images.core.engine.client import CacheRecord
-from doit_images.core.history.store import KEEP
+from doit_images.core.engine.client import CacheRecord, Engine
+from doit_images.core.history.store import KEEP, History
 from doit_images.core.planning.action import Action
 from doit_images.core.planning.plan import Decision
 from doit_images.core.run import Run
@@ -69,14 +69,14 @@ class Declared(NamedTuple):
         return cls(composed.targets(config), composed.refs(config))
 
 
-def report_of(run: Run, name: str) -> Path:
+def report_of(folder: Path, name: str) -> Path:
     """Where the report of an image lies that BuildKit would have built otherwise."""
-    return run.folder / "differences" / f"{name}.json"
+    return folder / "differences" / f"{name}.json"
 
 
-def keep(run: Run, answer: BuildKitAnswer, **more: Any) -> Path:
+def keep(folder: Path, answer: BuildKitAnswer, **more: Any) -> Path:
     """Keep an answer, with ``more`` of what it is about, for as long as the image is the same; where it lies."""
-    path = report_of(run, answer.name)
+    path = report_of(folder, answer.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     memory.remember(path, {**answer._asdict(), **more})
     return path
@@ -95,7 +95,7 @@ def ask(run: Run, name: str, declared: Declared) -> BuildKitAnswer:
     answer = BuildKitAnswer(name, inputs.image.ref, inputs.fingerprint, local_image.id if local_image else "")
     if decision.action != Action.FRESH:
         return answer._replace(unasked=f"the plan does not call it fresh: {decision.action}")
-    known = memory.recall(report_of(run, name)) or {}
+    known = memory.recall(report_of(run.folder, name)) or {}
     if (known.get("fingerprint"), known.get("image_id")) == (answer.fingerprint, answer.image_id):
         return answer._replace(step=str(known.get("step")), unasked=str(known.get("unasked")))
     with prune_lock.shared(run, lambda: None), leftovers.folder("asking-") as folder:
@@ -107,7 +107,7 @@ def ask(run: Run, name: str, declared: Declared) -> BuildKitAnswer:
         if not (why := _gone(run, decision, step)):
             return answer._replace(step=hide(step.name))
         answer = answer._replace(unasked=hide(why))
-        keep(run, answer)
+        keep(run.folder, answer)
     elif status:
         answer = answer._replace(unasked=f"BuildKit cannot be asked: {hide(last_words(progress.tail))}")
     return answer
@@ -126,13 +126,13 @@ def _seen(run: Run, declared: Declared, name: str, folder: Path) -> dict[str, An
         parent = declared.refs.get(value.removeprefix("service:"), "") if value.startswith("service:") else ""
         contexts[key] = f"docker-image://{parent}" if parent else _linked(folder, value)
     if root.startswith("/"):
-        target["dockerfile"] = str(_dockerfile(run, target, folder))
+        target["dockerfile"] = str(_dockerfile(run.common, target, folder))
     elif "dockerfile-inline" in target:
         target["dockerfile"] = "-"
     return {**target, "context": _linked(folder, root), "contexts": contexts}
 
 
-def _dockerfile(run: Run, target: Mapping[str, Any], folder: Path) -> Path:
+def _dockerfile(common: Path, target: Mapping[str, Any], folder: Path) -> Path:
     """The Dockerfile, its policy and the ignore file, copied side by side: there our own folder is hidden, as in every
     build."""
     root, file = Path(target["context"]), folder / "Dockerfile"
@@ -144,7 +144,7 @@ def _dockerfile(run: Run, target: Mapping[str, Any], folder: Path) -> Path:
             Path(f"{file}.rego").write_bytes(Path(f"{named}.rego").read_bytes())
     beside = [Path(f"{named}.dockerignore")] if not inline else []
     text = next((path.read_bytes() for path in (*beside, root / ".dockerignore") if path.is_file()), b"")
-    ours = os.path.relpath(run.common.resolve(), root.resolve())
+    ours = os.path.relpath(common.resolve(), root.resolve())
     hidden = b"" if ours.startswith(".." + os.sep) or ours == "." else b"\n" + os.fsencode(ours) + b"\n"
     Path(f"{file}.dockerignore").write_bytes(text + hidden)
     return file
@@ -193,7 +193,7 @@ class _Made(NamedTuple):
 def _gone(run: Run, decision: Decision, step: Vertex) -> str:
     """Why it says nothing that this step would run; "" if the cache still holds what it gave when the image was
     built."""
-    known = [*_told_by_image(run, decision, step), *_told_by_history(run, decision, step)]
+    known = [*_told_by_image(run.engine, decision, step), *_told_by_history(run.history, decision, step)]
     if not known:
         return f"the cache does not hold `{step.label}`, and nobody here knows when it was made"
     records = cache_records.of(run.settings, run.engine, run.environ)
@@ -202,19 +202,19 @@ def _gone(run: Run, decision: Decision, step: Vertex) -> str:
     return f"the cache is gone: it does not hold what `{step.label}` gave when the image was built"
 
 
-def _told_by_image(run: Run, decision: Decision, step: Vertex) -> Iterator[_Made]:
+def _told_by_image(engine: Engine, decision: Decision, step: Vertex) -> Iterator[_Made]:
     """By an image of the engine, which says by which steps it was made, wherever it was built."""
     word, _, rest = brief(step.text).partition(" ")
-    for made_by, when in run.engine.steps(decision.local_image.id) if decision.local_image else ():
+    for made_by, when in engine.steps(decision.local_image.id) if decision.local_image else ():
         if made_by == step.text or (word == "RUN" and made_by.startswith("RUN ") and made_by.endswith(f" {rest}")):
             yield _Made(step.text, when, when + 1)
 
 
-def _told_by_history(run: Run, decision: Decision, step: Vertex) -> Iterator[_Made]:
+def _told_by_history(history: History, decision: Decision, step: Vertex) -> Iterator[_Made]:
     """By the builds of this checkout, back to the last one that ran the step at this place. So it is known of a stage
     that the image holds nothing of, and of a step whose words hold another argument now. One that was cached may be of
     a stage that another image of the same run built."""
-    builds = [build for build in run.history.recent(decision.name, limit=KEEP) if build.action == Action.BUILD]
+    builds = [build for build in history.recent(decision.name, limit=KEEP) if build.action == Action.BUILD]
     ours = next((at for at, one in enumerate(builds) if one.fingerprint == decision.inputs.fingerprint), len(builds))
     place = (step.stage, step.number, step.total)
     for build in builds[ours:]:

@@ -18,7 +18,7 @@ from doit_images.ci.verifying.difference import Difference, differences
 from doit_images.ci.verifying.once_more import once_more
 from doit_images.core.base.errors import UserError
 from doit_images.core.building.attempt import Attempt
-from doit_images.core.engine.client import LocalImage, normalise
+from doit_images.core.engine.client import Engine, LocalImage, normalise
 from doit_images.core.engine.endpoint import leading_to
 from doit_images.core.planning import record
 from doit_images.core.planning.action import Action
@@ -154,13 +154,13 @@ def _containers(run: Run, decision: Decision, local_image: LocalImage | None) ->
         services = checkout.project_of(run).services()
         users = {name for name, one in services.items() if name == decision.name or normalise(one.image) in refs}
         found = [each for each in there if each.service in users]
-    return {container.name: tuple(_run(run, container, local_image)) for container in found}
+    return {container.name: tuple(_run(run.engine, container, local_image)) for container in found}
 
 
-def _run(run: Run, container: Container, local_image: LocalImage | None) -> list[str]:
+def _run(engine: Engine, container: Container, local_image: LocalImage | None) -> list[str]:
     """In what a container is not the image that it should run."""
     if local_image is None:
         return ["it does not run what these sources give: that image is not here"]
-    if not same(run.engine, container.image_id, local_image.id):
+    if not same(engine, container.image_id, local_image.id):
         return [f"it runs another image ({container.image_id[:19]}…)"]
-    return running.changes(*run.engine.changes(container.id))
+    return running.changes(*engine.changes(container.id))
