@@ -149,8 +149,8 @@ class Machine:
             seen.said[text.partition("`")[0].partition("(")[0].strip()[:70]] += 1
 
         share = Share(self._fleet.registry, True, say)
-        counted: Any = Counted(share.registry._transport, seen)
-        share.registry._transport = counted
+        counted: Any = Counted(share.registry.client.transport, seen)
+        share.registry.client.transport = counted
         coordinator = BuildCoordinator(self._fleet.redis, say, LEASE_SECONDS)
         share.ask_first(coordinator.index, 60.0)
         images = {

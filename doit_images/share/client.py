@@ -51,9 +51,7 @@ class Client:
         self._seconds = connect + read
         self._insecure = insecure
         self._certificates = reaching.certificates(self.host)
-        self._transport = Transport(connect, self._certificates)
-        self.lists_referrers = True
-        """Whether it knows what is attached to a manifest, as far as that was tried (``referrers``)."""
+        self.transport = Transport(connect, self._certificates)
         self.patience = _PATIENCE
         """Seconds that it may still ask to wait, where it is busy."""
         self._closed_until = 0.0
@@ -63,7 +61,7 @@ class Client:
     def repository(self, path: str) -> str:
         """The repository of an image in this registry, as its HTTP API names it.
 
-        >>> Registry("localhost:5000/team").repository("vllm-swarm/auth")
+        >>> Client("localhost:5000/team").repository("vllm-swarm/auth")
         'team/vllm-swarm/auth'
         """
         return f"{self._prefix}/{path}" if self._prefix else path
@@ -75,39 +73,41 @@ class Client:
     def ping(self, seconds: float) -> None:
         """Wait so long for any answer at all. Raises ``Unavailable``."""
         with limited(seconds):
-            self._transport.ask("GET", f"{self._base}/v2/")
+            self.transport.ask("GET", f"{self.base}/v2/")
 
-    def _expect(self, answer: Answer, status: int) -> None:
+    def require(self, answer: Answer, status: int) -> None:
+        """Raise ``Unavailable`` for an answer with another status."""
         if answer.status in (401, 403):
             raise Unavailable(f"refuses the credentials of `docker login {self.host}`")
         if answer.status != status:
             raise Unavailable(f"answers with status {answer.status}{_reason(answer)}")
 
-    def _send(
+    def send(
         self, method: str, place: str, repository: str, headers: Mapping[str, str] | None = None,
         body: Body = None,
     ) -> Answer:  # fmt: skip
         """The answer to a request, logged in where that is asked for. ``place`` may be a whole URL that the registry
         gave: it is never told, since it may hold a signature, and gets no login at another host."""
-        url = self._url(place)
+        url = self.url(place)
 
         def once(login: Mapping[str, str]) -> Answer:
-            ours = urlsplit(url)[:2] == urlsplit(self._base)[:2]
+            ours = urlsplit(url)[:2] == urlsplit(self.base)[:2]
             if not isinstance(body, bytes | None):
                 body.seek(0)
-            return self._transport.ask(method, url, {**(headers or {}), **(login if ours else {})}, body)
+            return self.transport.ask(method, url, {**(headers or {}), **(login if ours else {})}, body)
 
-        return self._logged_in(repository, once)
+        return self.logged_in(repository, once)
 
-    def _url(self, place: str) -> str:
-        return place if "://" in place else f"{self._base}{quote(place, safe='/:?=&%')}"
+    def url(self, place: str) -> str:
+        """The URL of a place in the API; of a whole URL, itself."""
+        return place if "://" in place else f"{self.base}{quote(place, safe='/:?=&%')}"
 
-    def _logged_in(self, repository: str, once: Callable[[Mapping[str, str]], Answer]) -> Answer:
+    def logged_in(self, repository: str, once: Callable[[Mapping[str, str]], Answer]) -> Answer:
         """The answer to a request that is made with these headers of a login; again where another is asked for, and
         where the registry is busy and asks to wait."""
         for number in range(_TRIES):
             self._wait_until_open()
-            answer = self._login.tried(repository, once)
+            answer = self.login.tried(repository, once)
             if answer.status not in _BUSY or not self._close(answer, number):
                 break
         return answer
@@ -118,8 +118,8 @@ class Client:
         long, or it does not answer."""
         repository, accept = self.repository(path), {"Accept": ACCEPT}
         try:
-            with self._looking():
-                answer = self._send("GET", f"/v2/{repository}/manifests/{digest}", repository, accept)
+            with self.looking():
+                answer = self.send("GET", f"/v2/{repository}/manifests/{digest}", repository, accept)
         except (Unavailable, NoImage):
             return False
         if answer.status in _BUSY or not self._close(Answer(429), number):
@@ -141,31 +141,31 @@ class Client:
 
     def _wait_until_open(self) -> None:
         if (seconds := self._closed_until - time.monotonic()) > 0:
-            with self._looking() as limits:
+            with self.looking() as limits:
                 limits.rest(seconds)
 
-    def _get(self, path: str, repository: str, accept: str = "*/*") -> Answer | None:
+    def get(self, path: str, repository: str, accept: str = "*/*") -> Answer | None:
         """The good answer to a question; None if the registry does not have it."""
-        answer = self._ask("GET", path, repository, accept)
+        answer = self.ask("GET", path, repository, accept)
         if answer:
-            self._expect(answer, 200)
+            self.require(answer, 200)
         return answer
 
-    def _ask(self, method: str, path: str, repository: str, accept: str) -> Answer | None:
+    def ask(self, method: str, path: str, repository: str, accept: str) -> Answer | None:
         """The answer to a question; None if the registry does not have it. Some refuse to say of what is not there that
         it is not there: to somebody who is logged in that is the same."""
-        with self._looking():
-            answer = self._send(method, path, repository, {"Accept": accept})
-            if answer.status == 404 or (answer.status in (401, 403) and self._login.holds):
+        with self.looking():
+            answer = self.send(method, path, repository, {"Accept": accept})
+            if answer.status == 404 or (answer.status in (401, 403) and self.login.holds):
                 return None
         return answer
 
-    def _pages(self, path: str, repository: str, accept: str = "*/*") -> Iterator[Answer]:
+    def pages(self, path: str, repository: str, accept: str = "*/*") -> Iterator[Answer]:
         """The answers to a question that come in pages, as the specification allows and hosted registries do (the
         header ``Link``, RFC 8288); none where the registry does not have it. ``Unavailable`` where it cannot be had
         whole."""
         for number in range(_PAGES):
-            answer = self._get(path, repository, accept)
+            answer = self.get(path, repository, accept)
             if answer is None and not number:
                 return
             if answer is None:
@@ -175,25 +175,27 @@ class Client:
             if not link:
                 return
             # Of the address that it names only what stands behind the host: a proxy may stand before the registry.
-            place = urlsplit(urljoin(f"{self._base}{path}", link[1]))
+            place = urlsplit(urljoin(f"{self.base}{path}", link[1]))
             path = f"{place.path}?{place.query}"
         raise Unavailable(f"returned more than {_PAGES} pages of one list")
 
-    def _looking(self) -> AbstractContextManager[Limits]:
+    def looking(self) -> AbstractContextManager[Limits]:
         """For the block: the limits of one look-up; within another one, its."""
         return limited(self._seconds)
 
     @cached_property
-    def _base(self) -> str:
+    def base(self) -> str:
+        """The URL that its API is at: with TLS or without, as the engine reaches it (``reaching``)."""
         host = reaching.api_host(self.host)
         if any(self._certificates) or not (reaching.on_loopback(host) or self._insecure(self.host)):
             return f"https://{host}"
-        with self._looking():
-            return f"{self._transport.trusted_blindly(host)}://{host}"
+        with self.looking():
+            return f"{self.transport.trusted_blindly(host)}://{host}"
 
     @cached_property
-    def _login(self) -> Login:
-        return Login(self.host, self._base, self._transport, self._soon)
+    def login(self) -> Login:
+        """This machine's login there."""
+        return Login(self.host, self.base, self.transport, self._soon)
 
 
 def _reason(answer: Answer) -> str:

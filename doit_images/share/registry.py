@@ -10,9 +10,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urljoin, urlsplit
@@ -22,7 +21,7 @@ from doit_images.core.base.references import digest_of
 from doit_images.core.engine.client import image_config
 from doit_images.core.engine.labels import LABEL, translated
 from doit_images.core.planning.shared_image import SharedImage
-from doit_images.share.client import ACCEPT, Client
+from doit_images.share.client import ACCEPT, CONNECT_SECONDS, READ_SECONDS, Client
 from doit_images.share.no_answer import NoImage, Unavailable
 from doit_images.share.transport import answered, limited, parsed
 
@@ -33,13 +32,22 @@ _NO_HEAD = (400, 405, 501)  # where only the answer to a whole question can be h
 _SEVERAL = ", "  # stands between the platforms of an index
 
 
-class Registry(Client):
-    """What a registry holds."""
+class Registry:
+    """What the registry at an address holds: ``client`` asks it, and takes the same words."""
 
-    @cached_property
-    def known(self) -> dict[str, SharedImage]:
+    def __init__(
+        self,
+        address: str,
+        connect: float = CONNECT_SECONDS,
+        read: float = READ_SECONDS,
+        insecure: Callable[[str], bool] = lambda host: False,
+    ) -> None:
+        self.address = address
+        self.client = Client(address, connect, read, insecure)
+        self.known: dict[str, SharedImage] = {}
         """What is known of manifests and indexes by their digests: these need not be fetched again."""
-        return {}
+        self.lists_referrers = True
+        """Whether it knows what is attached to a manifest, as far as that was tried (``referrers``)."""
 
     def image(self, path: str, tag: str, platform: str) -> SharedImage | None:
         """The image of that platform under a tag; None if there is none. Of several platforms, with commas between, the
@@ -48,8 +56,8 @@ class Registry(Client):
         Raises ``Unavailable`` and ``NoImage``.
         """
         wanted = [platforms.normalise(part) for part in platform.split(_SEVERAL)]
-        with self._looking():
-            return answered(lambda: self._image(self.repository(path), tag, wanted))
+        with self.client.looking():
+            return answered(lambda: self._image(self.client.repository(path), tag, wanted))
 
     def _image(self, repository: str, reference: str, wanted: Sequence[str]) -> SharedImage | None:
         """What a tag means is asked first: a registry may count a manifest that is fetched as a pull."""
@@ -76,10 +84,10 @@ class Registry(Client):
 
     def _meant(self, repository: str, tag: str) -> str | None:
         """The digest that a tag means, "" where the registry does not say; None if it does not have it."""
-        answer = self._ask("HEAD", f"/v2/{repository}/manifests/{tag}", repository, ACCEPT)
+        answer = self.client.ask("HEAD", f"/v2/{repository}/manifests/{tag}", repository, ACCEPT)
         if answer is None or answer.status in _NO_HEAD:
             return None if answer is None else ""
-        self._expect(answer, 200)
+        self.client.require(answer, 200)
         told = answer.headers.get("Docker-Content-Digest", "")
         return told if _DIGEST.fullmatch(told) else ""
 
@@ -126,9 +134,9 @@ class Registry(Client):
     def tags(self, path: str) -> list[str]:
         """All tags of a repository, whole or not at all; none if there is no such repository. Raises ``Unavailable``
         and ``NoImage``."""
-        repository = self.repository(path)
+        repository = self.client.repository(path)
         try:
-            pages = [parsed(answer.body) for answer in self._pages(f"/v2/{repository}/tags/list", repository)]
+            pages = [parsed(answer.body) for answer in self.client.pages(f"/v2/{repository}/tags/list", repository)]
             return [tag for page in pages for tag in page.get("tags") or () if isinstance(tag, str)]
         except (ValueError, AttributeError, TypeError):
             raise NoImage("returned something that is no list of tags") from None
@@ -143,7 +151,7 @@ class Registry(Client):
         return self._whole(path, "blobs", digest)
 
     def _whole(self, path: str, kind: str, reference: str) -> bytes:
-        content = self._content(self.repository(path), kind, reference)
+        content = self._content(self.client.repository(path), kind, reference)
         if content is None:
             raise NoImage("does not hold all of it")
         return content
@@ -151,9 +159,9 @@ class Registry(Client):
     def take_blob(self, path: str, digest: str, file: Path, size: int) -> None:
         """Let ``file`` be the blob with this digest, of no more than ``size`` bytes; it is there once whole. Raises
         ``Unavailable``, ``NoImage``."""
-        repository = self.repository(path)
+        repository = self.client.repository(path)
         partial, content = file.with_name(f".{file.name}.{os.getpid()}"), hashlib.sha256()
-        place = self._url(f"/v2/{repository}/blobs/{digest}")
+        place = self.client.url(f"/v2/{repository}/blobs/{digest}")
         try:
             with limited(_MOVE_SECONDS) as limits, partial.open("wb") as out:
 
@@ -163,7 +171,8 @@ class Registry(Client):
                     if out.tell() + out.write(piece) > size:
                         raise NoImage(_WRONG.format("blob"))
 
-                answer = self._logged_in(repository, lambda login: self._transport.ask("GET", place, login, into=take))
+                ask = self.client.transport.ask
+                answer = self.client.logged_in(repository, lambda login: ask("GET", place, login, into=take))
             if answer.status != 200:
                 raise NoImage("does not hold all of it")
             if f"sha256:{content.hexdigest()}" != digest:
@@ -175,24 +184,24 @@ class Registry(Client):
     def give_blob(self, path: str, digest: str, content: bytes | Path) -> None:
         """Let the registry hold these bytes, or the file, as the blob with this digest. Raises ``Unavailable``;
         ``OSError`` where the file cannot be read."""
-        repository = self.repository(path)
+        repository = self.client.repository(path)
         size = len(content) if isinstance(content, bytes) else content.stat().st_size
-        with limited(_MOVE_SECONDS + size / _SLOWEST), self._looking():
-            if self._send("HEAD", f"/v2/{repository}/blobs/{digest}", repository).status == 200:
+        with limited(_MOVE_SECONDS + size / _SLOWEST), self.client.looking():
+            if self.client.send("HEAD", f"/v2/{repository}/blobs/{digest}", repository).status == 200:
                 return
-            answer = self._send("POST", f"/v2/{repository}/blobs/uploads/", repository)
-            self._expect(answer, 202)
-            place = _joined(self._base, answer.headers.get("Location", ""), digest)
+            answer = self.client.send("POST", f"/v2/{repository}/blobs/uploads/", repository)
+            self.client.require(answer, 202)
+            place = _joined(self.client.base, answer.headers.get("Location", ""), digest)
             headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
             with nullcontext(content) if isinstance(content, bytes) else content.open("rb") as data:
-                self._expect(self._send("PUT", place, repository, headers, data), 201)
+                self.client.require(self.client.send("PUT", place, repository, headers, data), 201)
 
     def listing(self, path: str, what: str, media: str) -> dict[str, Any] | None:
         """What a repository answers about a manifest, an index or referrers, all pages of it; None if it does not have
         it. Raises ``Unavailable`` and ``NoImage``."""
-        repository = self.repository(path)
+        repository = self.client.repository(path)
         try:
-            pages = [parsed(answer.body) for answer in self._pages(f"/v2/{repository}/{what}", repository, media)]
+            pages = [parsed(answer.body) for answer in self.client.pages(f"/v2/{repository}/{what}", repository, media)]
         except ValueError:
             return None  # a page of a registry that knows no such address
         if not pages or not all(isinstance(page, dict) for page in pages):
@@ -205,24 +214,24 @@ class Registry(Client):
     def give_manifest(self, path: str, reference: str, media: str, text: bytes) -> bool:
         """Let the registry hold a manifest or an index under its digest or a tag. Returns whether it lists it among the
         referrers of its subject. Raises ``Unavailable``."""
-        repository = self.repository(path)
+        repository = self.client.repository(path)
         place = f"/v2/{repository}/manifests/{reference}"
-        with self._looking():
-            answer = self._send("PUT", place, repository, {"Content-Type": media}, text)
-            self._expect(answer, 201)
+        with self.client.looking():
+            answer = self.client.send("PUT", place, repository, {"Content-Type": media}, text)
+            self.client.require(answer, 201)
             return "OCI-Subject" in answer.headers
 
     def delete_manifest(self, path: str, digest: str) -> bool:
         """Let the registry forget a manifest or an index, with all tags that name it; false if it has none. Raises
         ``Unavailable``, also where the registry deletes nothing."""
-        repository = self.repository(path)
-        with self._looking():
-            answer = self._send("DELETE", f"/v2/{repository}/manifests/{digest}", repository)
+        repository = self.client.repository(path)
+        with self.client.looking():
+            answer = self.client.send("DELETE", f"/v2/{repository}/manifests/{digest}", repository)
             if answer.status == 404:
                 return False
             if answer.status == 405:
                 raise Unavailable("does not allow deletion")
-            self._expect(answer, 202)
+            self.client.require(answer, 202)
             return True
 
     def _manifest(self, repository: str, reference: str) -> tuple[dict[str, Any] | None, str]:
@@ -241,7 +250,7 @@ class Registry(Client):
         """The bytes of one of the ``manifests`` or ``blobs``; None if the registry does not have it. ``NoImage`` if
         they are of another digest than the reference; a tag may mean anything."""
         accept = ACCEPT if kind == "manifests" else "*/*"
-        answer = self._get(f"/v2/{repository}/{kind}/{reference}", repository, accept)
+        answer = self.client.get(f"/v2/{repository}/{kind}/{reference}", repository, accept)
         if answer and ":" in reference and digest_of(answer.body) != reference:
             raise NoImage(_WRONG.format(kind.removesuffix("s")))
         return answer.body if answer else None

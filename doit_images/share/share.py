@@ -58,7 +58,7 @@ class Share:
         self._known: dict[tuple[str, str], SharedImage | None] = {}
         self._failed: dict[str, bool] = {}  # digests that could not be pulled, and whether the image is what is wrong
         self._looks, self._pulls, self._pushes = (CircuitBreaker(most) for most in (3, 2, 2))
-        self._health = HealthCheck(lambda seconds: self.registry.ping(seconds), self._tell_gone)
+        self._health = HealthCheck(lambda seconds: self.registry.client.ping(seconds), self._tell_gone)
         self._said: set[str] = set()
         self._index, self._index_seconds = ResultIndex(RedisClient("", say)), 0.0
         self._direct: set[tuple[str, str]] = set()  # what the registry itself is to be asked about
@@ -76,7 +76,7 @@ class Share:
         from doit_images.share.registry import Registry  # builds without a registry need none
 
         registry = Registry(self.address, insecure=_insecure)
-        registry.patience = self.patience
+        registry.client.patience = self.patience
         if self.memory:
             registry.known.update(self.memory.digests())
         return registry
@@ -153,7 +153,7 @@ class Share:
         asked = [name for key, name in names.items() if key not in self._direct]
         indexed = self._index.shared(asked)
         self._recalled.difference_update(names)
-        self.registry.expect(image.path for image in todo.values())
+        self.registry.client.expect(image.path for image in todo.values())
         with ThreadPoolExecutor(min(_AT_ONCE, len(todo))) as pool:
             answers = pool.map(lambda image: self._ask(image, indexed.get(names[image.key])), todo.values())
             for image, shared_image in zip(todo.values(), answers, strict=True):
@@ -250,7 +250,7 @@ class Share:
     def _not_pushed(self, wanted: Wanted, problem: str) -> None:
         """What a push came to that came to nothing."""
         what = f"`{wanted.path}:{wanted.tag}` could not be pushed to {self.address}: {problem}"
-        if advice := travel.to_create(problem, self.address, self.registry.repository(wanted.path)):
+        if advice := travel.to_create(problem, self.address, self.registry.client.repository(wanted.path)):
             self._say(f"{what}: {advice}")  # other images have other repositories
         elif self._health.fails():
             return

@@ -50,7 +50,7 @@ class Travel:
         for platform in some:
             ref = f"{self._registry.address}/{wanted.path}@{digest}"
             argv = ["docker", "pull", "--quiet", "--platform", platform, ref]
-            again = partial(self._registry.rests, wanted.path, digest)
+            again = partial(self._registry.client.rests, wanted.path, digest)
             problem = problem or by_docker.moved(argv, engine, shared_image.size, self._health, again)
         return problem
 

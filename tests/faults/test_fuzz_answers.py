@@ -147,7 +147,7 @@ def no_rests() -> Iterator[None]:
 def test_answers_of_registries(no_rests: None, answers: list[tuple[int, bytes]]) -> None:
     registry = Registry("localhost:1/team")
     turn = itertools.cycle(Answer(status, {}, body) for status, body in answers)
-    registry._transport.ask = lambda *words: next(turn)  # type: ignore[method-assign]
+    registry.client.transport.ask = lambda *words: next(turn)  # type: ignore[method-assign]
     with watched():
         _ask_all(registry)
 

@@ -22,6 +22,7 @@ from doit_images.core.buildkit import backends
 from doit_images.core.engine.labels import FINGERPRINT
 from doit_images.core.run import Run
 from doit_images.pruning import registry_prune
+from doit_images.share.client import Client
 from doit_images.share.no_answer import NoImage
 from doit_images.share.registry import Registry
 from doit_images.share.signing import BUNDLE
@@ -262,8 +263,8 @@ def test_after_a_year_the_disk_holds_what_is_needed(
     assert (len(year.commits), len({one.branch for one in year.commits})) == (500, 61)
     tags = checked_out(year, work)
     asked: list[str] = []
-    send = Registry._send
-    monkeypatch.setattr(Registry, "_send", lambda self, *words: asked.append(str(words[:2])) or send(self, *words))
+    send = Client.send
+    monkeypatch.setattr(Client, "send", lambda self, *words: asked.append(str(words[:2])) or send(self, *words))
     with loopback.registry(folder) as server, loopback.paging(server, 100) as address:
         pushed = Pushed(year, server, tags)
         there = [tag for name in ("one", "two") for tag in loopback.tags(server, f"app/{name}")]

@@ -127,11 +127,11 @@ def test_docker_login_counts_and_netrc_does_not(tmp_path: Path, monkeypatch: pyt
 
 
 def test_docker_hub_answers_at_another_address_than_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Registry("docker.io/team")._base == "https://registry-1.docker.io"
+    assert Registry("docker.io/team").client.base == "https://registry-1.docker.io"
     login = base64.b64encode(b"ann:HUSH").decode()
     (tmp_path / "config.json").write_text(json.dumps({"auths": {"https://index.docker.io/v1/": {"auth": login}}}))
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    assert Registry("docker.io/team")._login.credentials[:2] == ("ann", "HUSH")
+    assert Registry("docker.io/team").client.login.credentials[:2] == ("ann", "HUSH")
 
 
 @pytest.mark.parametrize(
@@ -178,6 +178,6 @@ def test_a_registry_on_loopback_is_understood_with_tls_as_by_the_engine(
             assert registry.image(path, "1", Engine().snapshot().platform)
             registry.give_blob(path, digest_of(b"x"), b"x")
             assert registry.small_blob(path, digest_of(b"x")) == b"x"
-            assert registry._base == f"{'https' if tls else 'http'}://{server.address}"
+            assert registry.client.base == f"{'https' if tls else 'http'}://{server.address}"
         finally:
             docker("image", "rm", ref)

@@ -121,7 +121,7 @@ def test_a_repository_that_is_not_there_holds_nothing_and_is_made_or_asked_for(t
         return
     with pytest.raises(Unavailable) as refused:
         team.image(0, "app/two")
-    advice = travel.to_create(f"it {refused.value}", team.address, team.registry.repository("app/two"))
+    advice = travel.to_create(f"it {refused.value}", team.address, team.registry.client.repository("app/two"))
     assert advice.startswith("create `team/app/two` there first")
 
 

@@ -24,6 +24,7 @@ import pytest
 
 from doit_images.core.engine.client import Engine
 from doit_images.share import transport
+from doit_images.share.client import Client
 from doit_images.share.no_answer import NoImage, Unavailable
 from doit_images.share.registry import Registry
 from doit_images.share.transport import Limits
@@ -330,7 +331,7 @@ def test_a_run_that_is_stopped_waits_for_no_registry(fake: Fake) -> None:
         "import sys\nfrom doit_images.core.base import commands\nfrom doit_images.share.share import Share\n"
         "from doit_images.core.planning.wanted import Wanted\n"
         "commands.stop_on_signals()\n"
-        "share = Share(sys.argv[1], True, print)\nshare.registry._seconds = 600\n"
+        "share = Share(sys.argv[1], True, print)\nshare.registry.client._seconds = 600\n"
         "share.look({str(number): Wanted(f'app/{number}', 'ab' * 32, 'linux/amd64') for number in range(20)})\n"
     )
     with subprocess.Popen([sys.executable, "-c", code, fake.address], cwd=ROOT) as process:
@@ -369,11 +370,11 @@ def test_who_was_refused_elsewhere_may_ask_again_when_the_registry_wishes(
     digest, registry = digest_of(MANIFEST), Registry(fake.address)
     answers = [(429, {"Retry-After": "50"}, b"busy")]
     fake.answer = lambda request: answers.pop() if answers else (200, {}, json.dumps(MANIFEST).encode())
-    assert registry.rests("app/auth", digest, 0)
+    assert registry.client.rests("app/auth", digest, 0)
     assert 49 < max(rests) <= 50
-    assert [registry.rests("app/auth", digest, number) for number in range(4)] == [True, True, True, False]
+    assert [registry.client.rests("app/auth", digest, number) for number in range(4)] == [True, True, True, False]
     fake.always(429, Retry_After="50")
-    assert not registry.rests("app/auth", digest, 0), "together that is more than a minute"
+    assert not registry.client.rests("app/auth", digest, 0), "together that is more than a minute"
 
 
 @pytest.mark.parametrize("wish", ["3600", "Fri, 31 Dec 9999 23:59:59 GMT"])
@@ -474,9 +475,9 @@ def test_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_registry_elsewhere_is_asked_with_tls_only() -> None:
-    assert Registry("registry.example.org:5000/team")._base == "https://registry.example.org:5000"
-    assert Registry("127.0.0.1:5000")._base == "http://127.0.0.1:5000"
-    assert Registry("localhost.example.org")._base == "https://localhost.example.org"
+    assert Registry("registry.example.org:5000/team").client.base == "https://registry.example.org:5000"
+    assert Registry("127.0.0.1:5000").client.base == "http://127.0.0.1:5000"
+    assert Registry("localhost.example.org").client.base == "https://localhost.example.org"
 
 
 @pytest.mark.engine
@@ -518,7 +519,7 @@ def test_a_real_registry_with_a_login(
 def test_pages_of_what_is_attached_are_one_list_whatever_stands_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
     pages: list[Any] = [{"manifests": [{"digest": "a"}]}, {"manifests": 7}, {}, {"manifests": [{"digest": "b"}]}]
     answers = [transport.Answer(200, {}, json.dumps(page).encode()) for page in pages]
-    monkeypatch.setattr(Registry, "_pages", lambda *_: iter(answers))
+    monkeypatch.setattr(Client, "pages", lambda *_: iter(answers))
     assert Registry("localhost:1").listing("app", "referrers/x", "") == {
         "manifests": [{"digest": "a"}, {"digest": "b"}]
     }

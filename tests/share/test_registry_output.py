@@ -76,7 +76,7 @@ class SeemingRun:
         self.pushed: SharedImage | None = None
         vars(self.share)["registry"] = SimpleNamespace(
             image=lambda path, reference, _: self.pushed if ":" in reference else self.held[path],
-            expect=lambda paths: None,
+            client=SimpleNamespace(expect=lambda paths: None),
         )
         self.built: Callable[[str], None] = self.noted.append
         self.engine: Any = None

@@ -463,7 +463,7 @@ def sharing(
     said: list[str] = []
     one = Share("reg:5000", write, said.append)
     monkeypatch.setattr(one.registry, "image", image)
-    monkeypatch.setattr(one.registry, "ping", lambda seconds: None)
+    monkeypatch.setattr(one.registry.client, "ping", lambda seconds: None)
     return one, said
 
 
@@ -703,7 +703,7 @@ def test_an_engine_that_the_registry_is_too_busy_for_pulls_again_when_it_wishes(
 ) -> None:
     one, said = sharing(monkeypatch, lambda *asked: FOUND)
     asked: list[int] = []
-    monkeypatch.setattr(one.registry, "rests", lambda path, digest, number: asked.append(number) or number < 2)
+    monkeypatch.setattr(one.registry.client, "rests", lambda path, digest, number: asked.append(number) or number < 2)
     busy = ("toomanyrequests: slow down", "received unexpected HTTP status: 429 Too Many Requests")
     docker_says(*busy, "")
     assert one.pull(wanted("a"), FOUND, FakeEngine()) == "reg:5000/app/a@sha256:d"
@@ -764,7 +764,7 @@ def test_a_registry_that_says_nothing_any_more_is_given_up_in_one_sentence(
     pings: list[float] = []
     one, said = sharing(monkeypatch, lambda *asked: FOUND)
     monkeypatch.setattr(circuit_breaker, "PATIENCE", 0.1)
-    monkeypatch.setattr(one.registry, "ping", ping)
+    monkeypatch.setattr(one.registry.client, "ping", ping)
     docker = docker_says("connection refused", "no more is tried")
     assert one.look({"a": wanted("a")}) == {"a": FOUND}
     assert one.pull(wanted("a"), FOUND, FakeEngine()) == ""
@@ -780,7 +780,7 @@ def test_a_registry_that_says_nothing_any_more_is_given_up_in_one_sentence(
 def test_one_that_is_slow_but_answers_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     one, said = sharing(monkeypatch, lambda *asked: FOUND)
     pings: list[float] = []
-    monkeypatch.setattr(one.registry, "ping", pings.append)
+    monkeypatch.setattr(one.registry.client, "ping", pings.append)
     monkeypatch.setattr(by_docker, "LOOK_SECONDS", 0.1)
     slow = ["sh", "-c", "sleep 0.5; echo done"]
     assert by_docker.watched(slow, {"PATH": os.defpath}, 20.0, one._health).stdout == "done\n"

@@ -32,6 +32,7 @@ from doit_images.core.planning.wanted import Wanted
 from doit_images.share import builders as listing
 from doit_images.share import by_docker, referrers, share, signatures, signing, transfer, trusted
 from doit_images.share.builders import Builder
+from doit_images.share.client import Client
 from doit_images.share.no_answer import NoImage
 from doit_images.share.registry import Registry
 from doit_images.share.share import Share
@@ -591,9 +592,9 @@ def test_what_is_pushed_is_signed_and_one_more_request_is_all_that_a_reader_need
     assert pushed is not None
     assert pushed.digest == digest
     asked: list[str] = []
-    send = Registry._send
+    send = Client.send
     monkeypatch.setattr(
-        Registry, "_send", lambda self, method, place, *more: asked.append(place) or send(self, method, place, *more)
+        Client, "send", lambda self, method, place, *more: asked.append(place) or send(self, method, place, *more)
     )
     assert reader.look({"": wanted})[""].digest == digest
     assert [path.split("/")[4] for path in asked] == ["manifests", "manifests", "blobs", "referrers"]
@@ -710,13 +711,14 @@ class Referred(Registry):
         self.asked: list[str] = []
         self._held: dict[str, bytes] = {}
         self._entries = [self._entry(text.encode(), notes) for text, notes in bundles]
+        vars(self.client)["send"] = self._sent
 
     def _entry(self, content: bytes, notes: dict[str, str]) -> dict[str, Any]:
         manifest = json.dumps({"layers": [{"digest": digest_of(content)}], "annotations": notes}).encode()
         self._held |= {digest_of(text): text for text in (content, manifest)}
         return {"artifactType": BUNDLE, "digest": digest_of(manifest), "annotations": notes}
 
-    def _send(self, method: str, place: str, *more: object) -> Answer:
+    def _sent(self, method: str, place: str, *more: object) -> Answer:
         self.asked.append(place)
         if "/referrers/" not in place:
             return Answer(200, {}, self._held[place.rpartition("/")[2]])
@@ -744,7 +746,7 @@ def test_the_likely_attachments_of_all_pages_are_fetched_first_and_no_more_than_
 def test_a_registry_that_does_not_know_referrers_is_asked_for_its_tag(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     registry = Registry("localhost:1")
-    monkeypatch.setattr(registry, "_send", lambda method, place, *more: asked.append(place) or Answer(404))
+    monkeypatch.setattr(registry.client, "send", lambda method, place, *more: asked.append(place) or Answer(404))
     assert list(signatures.bundles(registry, "app/one", DIGEST)) == []
     assert [place.split("/")[4] for place in asked] == ["referrers", "manifests"]
 
@@ -753,9 +755,9 @@ def test_what_the_index_says_is_signed_too_or_the_registry_is_asked(
     store: Store, keys: dict[str, Key], builders: list[Builder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    send = Registry._send
+    send = Client.send
     monkeypatch.setattr(
-        Registry, "_send", lambda self, method, place, *more: asked.append(place) or send(self, method, place, *more)
+        Client, "send", lambda self, method, place, *more: asked.append(place) or send(self, method, place, *more)
     )
     wanted, forged = (Wanted("app/one", number_of(number), PLATFORM) for number in (-5, -6))
     digest = store.image(-5, wanted.tag)
