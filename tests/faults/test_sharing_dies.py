@@ -39,7 +39,7 @@ class Sharing:
     def __init__(self, folder: Path) -> None:
         self._folder, self._stack = folder, contextlib.ExitStack()
         self.services = {
-            "registry": self._stack.enter_context(loopback.registry(folder / "registry")),
+            "registry": self._stack.enter_context(loopback.bare_registry(folder / "registry")),
             "redis": self._stack.enter_context(loopback.redis(folder / "redis")),
         }
 

@@ -421,6 +421,7 @@ class Counting(Registry):
 
     def __init__(self, tags: dict[str, int]) -> None:
         super().__init__("localhost:1")
+        vars(self.client)["send"] = self._sent
         self.asked: list[str] = []
         self.blobs = {number: self._text(number) for number in set(tags.values())}
         self.named = {tag: self._manifest_of(number) for tag, number in tags.items()}
@@ -435,7 +436,7 @@ class Counting(Registry):
         config = {"digest": digest_of(self.blobs[number]), "size": len(self.blobs[number])}
         return json.dumps({"schemaVersion": 2, "config": config, "layers": []}).encode()
 
-    def _send(self, method: str, place: str, repository: str, *more: object) -> Answer:
+    def _sent(self, method: str, place: str, repository: str, *more: object) -> Answer:
         self.asked.append(f"{method} {place}")
         _, _, _, _, kind, reference = place.split("/")
         if kind == "tags":

@@ -18,6 +18,7 @@ from doit_images.stack.bringup import Terms
 from doit_images.stack.health import WaitLimits
 from tests.conftest import docker
 from tests.stack.test_stack import Stack
+from tests.waiting import patience
 
 pytestmark = pytest.mark.engine
 
@@ -132,7 +133,9 @@ def test_what_people_type_themselves_makes_nothing_anew(pair: Pair) -> None:
 
 def start(one: Checkout, built: dict[str, str], folder: Path) -> None:
     compose = Compose((one.folder / "compose.yml",), one.prefix, dict(os.environ))
-    assert bringup.start(compose, Terms(Events(), WaitLimits(60, 30), folder / "log"), built=built).healthy
+    assert bringup.start(
+        compose, Terms(Events(), WaitLimits(patience(), patience()), folder / "log"), built=built
+    ).healthy
 
 
 def ids(one: Checkout) -> dict[str, str]:
