@@ -48,15 +48,17 @@ def attach(registry: Registry, path: str, digest: str, attachment: Attachment) -
     text = json.dumps(manifest, sort_keys=True).encode()
     own = descriptor(MANIFEST, text)
     says_so = registry.give_manifest(path, own["digest"], MANIFEST, text)
-    if not (says_so and own["digest"] in _listed_by(registry, path, digest, attachment.kind)):
+    # Some say that they list it, and do not.
+    there = listed(_by_itself(registry, path, digest, attachment.kind)) if says_so else []
+    if own["digest"] not in [each.get("digest") for each in there]:
         _list(registry, path, digest, own | {"artifactType": attachment.kind, "annotations": manifest["annotations"]})
     return str(own["digest"])
 
 
-def _listed_by(registry: Registry, path: str, digest: str, kind: str) -> list[Any]:
-    """The digests of what a registry itself lists as attached: some say that they do, and do not."""
-    index = registry.listing(path, f"referrers/{digest}?{urlencode({'artifactType': kind})}", INDEX)
-    return [each.get("digest") for each in listed(index)]
+def _by_itself(registry: Registry, path: str, digest: str, kind: str) -> dict[str, Any] | None:
+    """What a registry itself lists as attached, of one kind where one is named; None where it lists nothing itself."""
+    of_kind = f"?{urlencode({'artifactType': kind})}" if kind else ""  # which a registry may heed or not
+    return registry.listing(path, f"referrers/{digest}{of_kind}", INDEX)
 
 
 def _list(registry: Registry, path: str, digest: str, entry: Mapping[str, Any]) -> None:
@@ -73,8 +75,7 @@ def _list(registry: Registry, path: str, digest: str, entry: Mapping[str, Any]) 
 def attached(registry: Registry, path: str, digest: str, kind: str = "") -> list[dict[str, Any]]:
     """The descriptors of all that is attached to a manifest, or of what is of this kind. Raises ``Unavailable`` and
     ``NoImage``."""
-    of_kind = f"?{urlencode({'artifactType': kind})}" if kind else ""  # which a registry may heed or not
-    index = registry.listing(path, f"referrers/{digest}{of_kind}", INDEX) if registry.lists_referrers else None
+    index = _by_itself(registry, path, digest, kind) if registry.lists_referrers else None
     if index is None:
         registry.lists_referrers = False  # one question for each image, not two
         index = registry.listing(path, f"manifests/{tag_of(digest)}", INDEX)
