@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import textwrap
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -149,7 +149,7 @@ CASES = [
                 """,
             "ctx/Dockerfile": """
                 FROM BUSYBOX
-                RUN --mount=type=bind,source=d,target=/d cat /d/x && echo PREFIX
+                RUN --mount=type=bind,source=d,target=/d cat /d/x && echo /PREFIX/
                 COPY --from=OUTSIDE /f /PREFIX/mounts
                 """,
             "ctx/d/x": "x",
@@ -181,9 +181,14 @@ class Court:
             text = text.replace(word, name)
         return text
 
-    def copy(self, *changes: Mutation) -> Path:
+    def copy(self, *changes: Mutation, paths: str = "") -> Path:
+        """The project as it was, but for ``changes``; the paths in its images end in ``paths``, so that no step of it
+        is in any cache."""
         place = self.lab.folder / uuid.uuid4().hex
         shutil.copytree(self.first, place, symlinks=True, ignore=shutil.ignore_patterns(".doit-images"))
+        for name in self.case.files if paths else ():
+            text = (place / name).read_text()
+            (place / name).write_text(text.replace(f"/{self.lab.prefix}/", f"/{self.lab.prefix}{paths}/"))
         for change in changes:
             try:
                 change.apply(place)
@@ -233,6 +238,22 @@ class Court:
             name: f"{found[name]['containerimage.config.digest']} {'ran' if name in ran else ''}"
             for name in self._services(place)
         }
+
+    def anew(self, same: Mapping[str, str], *changes: Mutation, expected: Set[str] = frozenset()) -> set[str]:
+        """The images that BuildKit makes anew after ``changes``, where ``same`` is its verdict without them.
+
+        It repeats what it has, now and then, while others build on the same base (moby/buildkit#6954): an image that
+        is not ``expected`` counts if it is made anew once more, with paths in it that no cache has.
+        """
+        verdict = self.verdict(self.copy(*changes))
+        found = {name for name, what in verdict.items() if what != same[name]}
+        if found <= expected:
+            return found
+        paths = uuid.uuid4().hex[:8]
+        self.verdict(self.copy(paths=paths))
+        once_more = self.verdict(self.copy(paths=paths))
+        verdict = self.verdict(self.copy(*changes, paths=paths))
+        return {name for name in found if name in expected or verdict[name] != once_more[name]}
 
     def _services(self, place: Path) -> dict[str, Any]:
         text = (place / "compose.yml").read_text()
@@ -302,17 +323,17 @@ def test_a_plan_holds_before_buildkit(court: Court) -> None:
     assert quiet, "some change must not matter, or this test compares nothing"
     assert loud, "some change must matter, or this test compares nothing"
 
-    if court.verdict(court.copy(*quiet)) != same:  # all at once: if BuildKit is idle then, each of them is right
-        pytest.fail(f"missed: {[str(one) for one in quiet if court.verdict(court.copy(one)) != same]}")
+    if court.anew(same, *quiet):  # all at once: if BuildKit is idle then, each of them is right
+        pytest.fail(f"missed: {[str(one) for one in quiet if court.anew(same, one)] or 'one of all together'}")
 
     wrong = []
     for change, plan in loud.values():
-        verdict = court.verdict(court.copy(change))
         if "broken" in plan.values():
+            verdict = court.verdict(court.copy(change))
             wrong += [] if "broken" in verdict.values() else [f"{change}: broken to us only"]
             continue
-        anew = {name for name, what in verdict.items() if what != same[name]}
-        wrong += [f"{change}: missed {name}" for name in anew if plan[name] not in ("build", "broken")]
+        anew = court.anew(same, change, expected={name for name, action in plan.items() if action == "build"})
+        wrong += [f"{change}: missed {name}" for name in anew if plan[name] != "build"]
         if not anew and not _needless(court, change):
             wrong.append(f"{change}: needless")
     assert not wrong
