@@ -20,6 +20,7 @@ from doit_images.core.engine.labels import FINGERPRINT, translated
 from doit_images.share import referrers
 from doit_images.share.no_answer import NoImage
 from doit_images.share.registry import Registry
+from doit_images.share.signing import BUNDLE
 from doit_images.share.transport import parsed
 
 _AT_ONCE = 16
@@ -130,32 +131,37 @@ class Repository:
 
     def attached_to(self, digests: Iterable[str]) -> list[str]:
         """The digests of all that is attached to these manifests, and to what is attached to them, and of the lists of
-        it, before what they are attached to."""
+        it, before what they are attached to. Nothing is attached to a signature or to a list, so that saves a
+        request."""
         found: dict[str, None] = {}
         todo = list(digests)
         while todo:
-            for each in self._attached(todo.pop()):
+            for each, kind in self._attached(todo.pop()):
                 if each not in found:
                     found[each] = None
-                    todo.append(each)
+                    todo += [each] if kind not in (BUNDLE, referrers.INDEX) else []
         return [*reversed(found)]
 
-    def _attached(self, digest: str) -> Iterator[str]:
+    def _attached(self, digest: str) -> Iterator[tuple[str, str]]:
+        """The digest and the kind of each."""
         registry, path = self._registry, self._path
         if registry.lists_referrers:
-            yield from _digests(referrers.attached(registry, path, digest))
+            yield from _kinds(referrers.attached(registry, path, digest))
         for tag in self.there.attached.get(digest, ()):
             try:
                 text = registry.raw_manifest(path, tag)
             except NoImage:
                 continue  # it is gone
-            if tag == referrers.tag_of(digest):
-                yield from _digests(referrers.listed(parsed(text)))
-            yield digest_of(text)
+            if tag != referrers.tag_of(digest):
+                yield digest_of(text), ""
+                continue
+            yield from _kinds(referrers.listed(parsed(text)))
+            yield digest_of(text), referrers.INDEX
 
 
-def _digests(entries: Iterable[Mapping[str, Any]]) -> list[str]:
-    return [each["digest"] for each in entries if isinstance(each.get("digest"), str)]
+def _kinds(entries: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    digests = [(each.get("digest"), str(each.get("artifactType", ""))) for each in entries]
+    return [(digest, kind) for digest, kind in digests if isinstance(digest, str)]
 
 
 def _cached(config: Mapping[str, Any]) -> Iterator[str]:

@@ -124,8 +124,9 @@ def prune(run: Run, words: Sequence[str], dry_run: bool, everything: bool, yes: 
 
     What would be removed is printed first: for ``dry_run`` to standard output, and that is all; else to standard error,
     and then it is asked about. ``UserError`` without agreement, and where the registry does not answer or deletes
-    nothing. Of that, what has other tags or is needed by then stays. A tag costs three requests at most, and further
-    ones for each platform of an index and for all that is attached to what goes."""
+    nothing. Of that, what has other tags or is needed by then stays. A tag costs three requests at most; each
+    platform of an index two more; each result that goes one more where the registry itself lists what is attached, and
+    two for each attachment."""
     settings = run.settings
     if not settings.cache_registry:
         raise UserError("CACHE_REGISTRY is not set, so there is nothing to prune")

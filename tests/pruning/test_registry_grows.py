@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -256,10 +257,10 @@ def in_memory(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.all
 @pytest.mark.engine
 def test_after_a_year_the_disk_holds_what_is_needed(
-    in_memory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    in_memory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And pruning asked in proportion to the tags, of more than 2,000: three times for each, and twice more for what is
-    attached where the registry lists that itself."""
+    """And pruning asked in proportion to the tags, of more than 2,000: three times for each, and once more for each
+    result that went, what is attached to it, for this registry lists that itself."""
     year, work, folder = Year(), tmp_path / "work", in_memory / "registry"
     assert (len(year.commits), len({one.branch for one in year.commits})) == (500, 61)
     tags = checked_out(year, work)
@@ -273,7 +274,8 @@ def test_after_a_year_the_disk_holds_what_is_needed(
         environ = {**os.environ, "CACHE_REGISTRY": address}
         registry_prune.prune(Run((work / "compose.yml",), environ), [], False, False, True, True)
     pages, replaced = 2 * (len(there) // 100 + 2), len(pushed.locked)
-    assert len(asked) <= (3 + 2) * (len(there) + replaced) + pages
+    gone = json.loads(capsys.readouterr().out)["gone"]
+    assert len(asked) <= 3 * (len(there) + replaced) + len(gone) + pages
     aged(folder)
     sweep(folder)
     held, needed = on_disk(folder), pushed.needed()
