@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 OURS = ("doit_images", "tasks", "benchmarks")
 # Each part imports only those before it.
-FLOORS = ("core", "share", "stack", "ci", "pruning", "ui", "cli", "setup", "__main__")
+FLOORS = ("core", "share", "stack", "ci", "pruning", "advise", "ui", "cli", "setup", "__main__")
 _NAMED = re.compile(r"(doit_images|tasks|benchmarks)\.[\w.]+:\w+")
 
 

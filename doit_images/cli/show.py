@@ -55,6 +55,12 @@ def _plan(
         plan_view.show(run, images, as_json=as_json, inputs=inputs, as_bake=as_bake)
 
 
+def task_advise() -> Task:
+    """What the lines of the Dockerfiles cost over the last commits: [IMAGE …] [--commits N] [--json]"""
+    commits = option("commits", "", "how many commits before HEAD (default: 60)")
+    return quiet("doit_images.ui.advise_view:show", commits, JSON, words="words")
+
+
 def task_history() -> Task:
     """Show what was built before: [IMAGE] [--show ID] [--limit N] [--json]"""
     number = option("show", "", "one build whole, by its id", name="number")

@@ -37,6 +37,7 @@ COMMANDS = [
     pytest.param("bases_check", marks=pytest.mark.all),
     "ci_build",
     "history",
+    "advise --commits 3",
     "build_report",
     "image_sizes redis",
     "doctor",

@@ -89,6 +89,10 @@ class Selection:
         folders = {path for path in paths if stat.S_ISDIR(self._view.mode(path) or 0)}
         return sorted(paths - folders), sorted(self._view.holders(folders.union(self._asked, [""])))
 
+    def of(self, copies: Iterable[Copy], where: str) -> Selection:
+        """What some of the ``copies`` that this was made for read of the same view."""
+        return select(self._view, copies, where)
+
     def entries(self) -> list[InputFile]:
         """All inputs, sorted by path, each once."""
         entries: dict[str, InputFile] = {}

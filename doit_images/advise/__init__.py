@@ -1,0 +1,1 @@
+"""What the lines of Dockerfiles cost over the last commits, and what of that was needless."""
