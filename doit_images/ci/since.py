@@ -30,6 +30,8 @@ from doit_images.core.planning.plan import Decision
 from doit_images.core.planning.record import Record
 
 NEW = "it was not there before"
+STAGED = ":staged"
+"""What git would commit now, in place of a commit: no revision can be called so."""
 
 
 class Since(NamedTuple):
@@ -44,7 +46,8 @@ class Since(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """What is asked about: a working copy, a commit, and the one to compare with (``""``: the main branch ``main``)."""
+    """What is asked about: a working copy, a commit or ``STAGED``, and the one to compare with (``""``: the main branch
+    ``main``; of what is staged the commit that is checked out)."""
 
     copy: WorkingCopy
     at: str
@@ -58,8 +61,12 @@ def plan_since(asked: Comparison) -> Since:
     here = asked.copy.files[0].parent
     top = Path(_git(here, "rev-parse", "--show-toplevel")).resolve()
     git_dir = Path(_git(here, "rev-parse", "--absolute-git-dir"))
-    at = _git(here, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{asked.at}^{{commit}}")
-    before = _before(here, at, asked)
+    if asked.at == STAGED:
+        at = _staged(here)
+        before = _before(here, "HEAD", asked._replace(since=asked.since or "HEAD")) if _has_commit(here) else ""
+    else:
+        at = _git(here, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{asked.at}^{{commit}}")
+        before = _before(here, at, asked)
     with leftovers.folder("plan-at-") as scratch:
         # Named as the working copy, for Compose may name the project after it.
         look = Look(asked.copy, top, scratch.resolve() / top.name)
@@ -69,6 +76,19 @@ def plan_since(asked: Comparison) -> Since:
     nothing = [f"nothing is known of what was there before, so every image counts as new: {why}"] if why else []
     values = (f"`{name}` has no value here: what it is used for counts as unchanged" for name in look.without_value)
     return Since(at, before, now.project, decisions, (*nothing, *_unknown(now, here), *values))
+
+
+def _staged(folder: Path) -> str:
+    """The tree of what is staged, which git keeps for a while as any other that nothing refers to."""
+    done = commands.run(["git", "-C", folder, "write-tree"])
+    if done.status:
+        remedy = "conflicts have to be resolved first: `git status` lists them"
+        raise UserError(f"git cannot tell what is staged: {done.why}", where=str(folder), remedy=remedy)
+    return done.stdout.strip()
+
+
+def _has_commit(folder: Path) -> bool:
+    return not commands.run(["git", "-C", folder, "rev-parse", "--verify", "--quiet", "HEAD"]).status
 
 
 def _earlier(look: Look, source: Source) -> tuple[Seen | None, str]:

@@ -15,14 +15,15 @@ from doit_images.core.run import Run
 
 
 def task_plan() -> Task:
-    """What would be built, why: [IMAGE …] [--json] [--inputs] [--bake] [--at REV [--since REV] [--matrix|--gitlab]]"""
+    """What would be built, why: [IMAGE …] [--json] [--inputs] [--bake] [--staged] [--at REV [--since REV] [--matrix|--gitlab]]"""
     inputs = option("inputs", False, "only the inputs, one a line")
     bake = option("bake", False, "a definition for buildx bake", name="as_bake")
     at = option("at", "", "of this commit, from git alone: no checkout, no engine, no registry")
+    staged = option("staged", False, "of what git would commit now, before it is committed")
     since = option("since", "", "where it left this branch all was built (default: CACHE_MAIN_BRANCH)")
     matrix = option("matrix", False, "as the matrix of jobs that GitHub Actions takes")
     gitlab = option("gitlab", False, "as a child pipeline of GitLab's")
-    return quiet(_plan, JSON, inputs, bake, at, since, matrix, gitlab, words="images")
+    return quiet(_plan, JSON, inputs, bake, at, staged, since, matrix, gitlab, words="images")
 
 
 def _plan(
@@ -30,25 +31,30 @@ def _plan(
     images: Sequence[str],
     as_json: bool,
     at: str,
+    staged: bool,
     since: str,
     matrix: bool,
     gitlab: bool,
     inputs: bool,
     as_bake: bool,
 ) -> None:
-    """The plan of the working copy or, with ``at``, of a commit."""
+    """The plan of the working copy or, with ``at``, of a commit, or of what is ``staged`` for one."""
     # The name of a file may be bytes that are no text: they are printed as `\\udcff`, which JSON can read.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    if at and (inputs or as_bake):
-        raise UserError("--inputs and --bake are about the files that are here", remedy="leave out --at")
-    if not at and (since or matrix or gitlab):
+    if staged and at:
+        raise UserError("--staged and --at name two things to look at", remedy="leave out one of them")
+    if (at or staged) and (inputs or as_bake):
+        remedy = f"leave out {'--staged' if staged else '--at'}"
+        raise UserError("--inputs and --bake are about the files that are here", remedy=remedy)
+    if not (at or staged) and (since or matrix or gitlab):
         raise UserError("--since, --matrix and --gitlab are about a commit", remedy="name it: --at HEAD")
-    if at:
+    if at or staged:
+        from doit_images.ci.since import STAGED
         from doit_images.ui import plan_at
 
         form = plan_at.GITLAB if gitlab else plan_at.GITHUB if matrix else ""
-        plan_at.show(run, images, as_json=as_json, matrix=form, since=(at, since))
+        plan_at.show(run, images, as_json=as_json, matrix=form, since=(STAGED if staged else at, since))
     else:
         from doit_images.ui import plan_view
 

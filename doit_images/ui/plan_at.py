@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from doit_images.ci.commits import WorkingCopy
-from doit_images.ci.since import Comparison, plan_since
+from doit_images.ci.since import STAGED, Comparison, plan_since
 from doit_images.ci.testing.since import Due, split, told
 from doit_images.core.base.memory import OWN_FOLDER
 from doit_images.core.base.settings import root
@@ -46,7 +46,7 @@ def show(run: Run, images: Sequence[str], *, as_json: bool, matrix: str, since: 
         print_table(plan)
         tests_view.print_table(run.history, tests)
         before = f"since {found.before[:_SHORT]}" if found.before else "from nothing"
-        print(f"{found.at[:_SHORT]} {before}")
+        print(f"{'what is staged,' if since[0] == STAGED else found.at[:_SHORT]} {before}")
     for sentence in found.unknown:
         print(f"plan: {sentence}", file=sys.stderr)
     complain(decisions)

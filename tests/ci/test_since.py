@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from doit_images.ci.commit import Commit, CommitIndex, Source
 from doit_images.ci.commits import WorkingCopy
-from doit_images.ci.since import NEW, Comparison, Since, plan_since
+from doit_images.ci.since import NEW, STAGED, Comparison, Since, plan_since
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.task_names import PLAIN
 from doit_images.core.compose import project as compose_project
@@ -116,6 +116,51 @@ START = {
     "job/run": "#!/bin/sh\n",
     "README.md": "1\n",
 }
+
+
+@needs_docker_command
+def test_what_is_staged_is_planned_before_it_is_committed(history: History) -> None:
+    history.commit(START)
+    write(history.folder, {"job/run": "#!/bin/sh\n:\n"})
+    git(history.folder, "add", "job/run")
+    write(history.folder, {"job/run": "#!/bin/sh\n", "web/main.py": "2\n"})  # not staged
+    found = history.since(STAGED)
+    actions = {"base": "fresh", "web": "fresh", "job": "build"}
+    assert {name: one.action for name, one in found.decisions.items()} == actions
+    assert found.before == git(history.folder, "rev-parse", "HEAD")
+    assert git(history.folder, "status", "--porcelain") == "MM job/run\n M web/main.py"
+    history.commit({})
+    assert history.since(STAGED, "HEAD~1").decisions["web"].action == "build"
+
+
+@needs_docker_command
+def test_what_is_staged_for_the_first_commit_and_with_conflicts(history: History) -> None:
+    write(history.folder, START)
+    git(history.folder, "add", "-A")
+    assert history.since(STAGED).decisions["job"].reasons == (NEW,)
+    oid = git(history.folder, "rev-parse", ":job/run")
+    git(history.folder, "rm", "-q", "--cached", "job/run")
+    entries = "".join(f"100644 {oid} {at}\tjob/run\n" for at in (1, 2, 3))
+    subprocess.run(["git", "update-index", "--index-info"], cwd=history.folder, input=entries, text=True, check=True)
+    with pytest.raises(UserError, match="git cannot tell what is staged: .*conflicts have to be resolved first"):
+        history.since(STAGED)
+
+
+@needs_docker_command
+def test_a_hook_says_what_a_commit_rebuilds(history: History) -> None:
+    """git gives a hook an index of its own, by a path that may be relative."""
+    history.commit({f"deep/{name}": text for name, text in START.items()} | {".gitignore": ".doit-images\n"})
+    hooks = history.folder / ".git/hooks"
+    command = f"{sys.executable} -m doit -f {ROOT}/dodo.py plan --staged"
+    write(hooks, {"pre-commit": f"#!/bin/sh\nexec {command} >{history.folder}/said\n"})
+    write(history.folder, {"deep/job/run": "#!/bin/sh\n:\n", "deep/web/main.py": "2\n"})
+    environ = {**os.environ, "COMPOSE_FILE": str(history.folder / "deep/compose.yml"), "PYTHONPATH": str(ROOT)}
+    argv = ["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-q", "-m", "x", "deep/job/run"]
+    subprocess.run(argv, cwd=history.folder, env=environ, check=True)
+    told = (history.folder / "said").read_text()
+    assert re.search(r"^job +build +`job/run` changed", told, re.M)
+    assert re.search(r"^web +fresh", told, re.M)
+    assert f"what is staged, since {git(history.folder, 'rev-parse', 'HEAD~1')[:12]}" in told
 
 
 @needs_docker_command

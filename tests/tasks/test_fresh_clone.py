@@ -30,6 +30,7 @@ COMMANDS = [
     "build_base",
     "plan",
     "plan --bake",
+    "plan --staged",
     "ps_optimized",
     "cache_init",
     "cache_stats",
