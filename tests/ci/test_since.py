@@ -142,7 +142,7 @@ def test_what_is_staged_for_the_first_commit_and_with_conflicts(history: History
     git(history.folder, "rm", "-q", "--cached", "job/run")
     entries = "".join(f"100644 {oid} {at}\tjob/run\n" for at in (1, 2, 3))
     subprocess.run(["git", "update-index", "--index-info"], cwd=history.folder, input=entries, text=True, check=True)
-    with pytest.raises(UserError, match="git cannot tell what is staged: .*conflicts have to be resolved first"):
+    with pytest.raises(UserError, match=r"git cannot tell what is staged: .*conflicts have to be resolved first"):
         history.since(STAGED)
 
 
