@@ -15,7 +15,7 @@ from doit_images.core.run import Run
 
 
 def task_plan() -> Task:
-    """What would be built, why: [IMAGE …] [--json|--inputs|--bake] [--staged] [--at REV [--since REV] [--matrix|--gitlab]]"""
+    """What would be built, why: [IMAGE …] [--json|--inputs|--bake] [--staged] [--at REV [--since REV] [--matrix]]"""
     inputs = option("inputs", False, "only the inputs, one a line")
     bake = option("bake", False, "a definition for buildx bake", name="as_bake")
     at = option("at", "", "of this commit, from git alone: no checkout, no engine, no registry")
