@@ -117,7 +117,7 @@ def ancestors(name: str) -> set[str]:
     return {name}.union(*(ancestors(parent) for parent in PARENTS[name]))
 
 
-@pytest.fixture(params=[False, True], ids=["classic", "containerd"])
+@pytest.fixture(params=[False, pytest.param(True, marks=pytest.mark.all)], ids=["classic", "containerd"])
 def spare(request: pytest.FixtureRequest, busybox: str) -> Iterator[TemporaryEngine]:
     try:
         with temporary_engine("tst-two-", containerd_store=request.param, in_memory=True) as one:
