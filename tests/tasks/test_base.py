@@ -405,6 +405,7 @@ def test_the_engines_refusal_is_passed_on(name: str, tmp_path: Path) -> None:
         base.load(name, tmp_path / "rootfs.tar", host_platform())
 
 
+@pytest.mark.all
 @pytest.mark.engine
 def test_made_twice_from_the_same_packages_it_is_the_same_image(base_image: str, name: str, tmp_path: Path) -> None:
     """The real thing: Debian's packages, twice, into the engine; and Python runs in it. The project's own base is one
