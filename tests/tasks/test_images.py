@@ -567,6 +567,7 @@ def test_a_service_refuses_to_start_without_its_secrets(engine: None, image: str
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.all
 @pytest.mark.stack
 def test_the_stack_comes_up_confined_and_every_service_answers(engine: None, tmp_path: Path) -> None:
     """From nothing but the Compose file and an env file: published ports, stores behind, health from inside and out."""
