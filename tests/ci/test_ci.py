@@ -260,10 +260,18 @@ def test_what_a_killed_trial_left_the_next_one_removes_and_nothing_else(stack: S
     assert there(living) == []
 
 
+WITH_EDGE = {"COMPOSE_PROFILES": "edge"}  # with the reverse proxy, which is tested there too
+
+
+@pytest.fixture(scope="module")
+def edge(engine: None) -> None:
+    done = forked.run([sys.executable, "-m", "doit", "build_optimized:edge"], {**os.environ, **WITH_EDGE})
+    assert done.returncode == 0, done.stderr
+
+
 def ci_test(*words: str) -> subprocess.Popen[str]:
-    argv = [sys.executable, "-m", "doit", "ci_test", *words]
-    env = {**os.environ, "COMPOSE_PROFILES": "edge"}  # with the reverse proxy, which is tested there too
-    subprocess.run([*argv[:3], "build_optimized:edge"], cwd=ROOT, env=env, check=True, capture_output=True)
+    argv = [sys.executable, "-m", "doit", "ci_test", "--", *words]
+    env = {**os.environ, **WITH_EDGE}
     return subprocess.Popen(argv, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -273,36 +281,36 @@ def project_of(errors: str) -> str:
     return found[1]
 
 
-ALL = ("--", "-k", "not any_request")
+def has_passed(running: subprocess.Popen[str]) -> str:
+    """The project of a run that passed, of which nothing is left and no secret was told."""
+    said, errors = running.communicate()
+    assert running.returncode == 0, errors
+    assert said.startswith("## End-to-end tests: passed\n")
+    assert ", 0 failed, 0 skipped in" in said
+    for name in ("POSTGRES_PASSWORD", "REDIS_PASSWORD", "AUTH_SECRET"):
+        assert name not in said + errors
+    project = project_of(errors)
+    assert there(project) == []
+    return project
 
 
 @pytest.mark.all
 @pytest.mark.stack
-def test_end_to_end_whatever_is_sent(engine: None) -> None:
-    running = ci_test("--", "-k", "any_request")
-    _, errors = running.communicate()
-    assert running.returncode == 0, errors
+def test_end_to_end_whatever_is_sent_and_twice_at_once(edge: None) -> None:
+    """Requests at random through the running containers, and at the same time a second stack."""
+    both = ci_test("-k", "any_request"), ci_test("-k", "registration or password")
+    assert len({has_passed(running) for running in both}) == 2
 
 
 @pytest.mark.stack
-def test_end_to_end_twice_at_once(engine: None) -> None:
-    """Everything but requests at random through the running containers, and at the same time a second stack."""
-    whole = ci_test(*ALL)
-    part = ci_test("--", "-k", "registration or password")
-    results = [one.communicate() for one in (whole, part)]
-    for running, (said, errors) in zip((whole, part), results, strict=True):
-        assert running.returncode == 0, errors
-        assert said.startswith("## End-to-end tests: passed\n")
-        assert ", 0 failed, 0 skipped in" in said
-        for name in ("POSTGRES_PASSWORD", "REDIS_PASSWORD", "AUTH_SECRET"):
-            assert name not in said + errors
-    projects = [project_of(errors) for _, errors in results]
-    assert len(set(projects)) == 2
-    assert [there(project) for project in projects] == [[], []]
+def test_end_to_end(edge: None) -> None:
+    """Everything but requests at random."""
+    most = ("-k", "not any_request")
+    has_passed(ci_test(*most))
     left = ROOT / ".doit-images/docker-compose.optimized.yml/ci/e2e.xml"
     left.unlink()
     # What passed on just this is known, and its file is brought back; no stack is started.
-    again = ci_test(*ALL)
+    again = ci_test(*most)
     said, errors = again.communicate(timeout=patience())
     assert again.returncode == 0, errors
     assert said.startswith("## End-to-end tests: passed before\n")
