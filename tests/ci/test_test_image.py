@@ -420,7 +420,7 @@ SHOP = {
         """,
     "base/Dockerfile": """
         FROM tst-busybox:1
-        HEALTHCHECK --interval=1s --start-interval=100ms --start-period=10s --retries=2 CMD test -e /well
+        HEALTHCHECK --interval=10s --start-interval=200ms --start-period=10s --retries=2 CMD test -e /well
         """,
     "store/Dockerfile": """
         FROM base

@@ -33,7 +33,7 @@ PROJECT = {
         """,
     "Dockerfile": """
         FROM tst-busybox:1
-        HEALTHCHECK --interval=1s --start-interval=100ms --start-period=10s --retries=2 CMD test -e /tmp/well
+        HEALTHCHECK --interval=10s --start-interval=200ms --start-period=10s --retries=2 CMD test -e /tmp/well
         CMD ["sh", "-c", "mkdir -p /tmp; touch /tmp/well; exec sleep 1000"]
         """,
     "db.sh": """

@@ -365,7 +365,7 @@ FILES = {
     "web/Dockerfile": """
         FROM base
         COPY index.html /www/
-        HEALTHCHECK --interval=1s --start-interval=100ms --start-period=10s CMD wget -q -O /dev/null http://127.0.0.1/
+        HEALTHCHECK --interval=10s --start-interval=200ms --start-period=10s CMD wget -q -O /dev/null http://127.0.0.1/
         CMD ["httpd", "-f", "-p", "80", "-h", "/www"]
         """,
     "web/index.html": "main\n",
