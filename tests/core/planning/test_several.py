@@ -214,7 +214,7 @@ def test_the_engines_own_builder_says_what_it_cannot_do(remote: Lab) -> None:
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("driver", ["docker", "remote"])
+@pytest.mark.parametrize("driver", ["docker", pytest.param("remote", marks=pytest.mark.all)])
 def test_containerds_store_holds_all_platforms(remote: Lab, far: TemporaryEngine, driver: str) -> None:
     remote.environ |= {"DOCKER_HOST": far.address, "BUILDER_DRIVER": driver}
     assert remote.build() == {"base": "built", "app": "built", "one": "built"}
@@ -309,7 +309,7 @@ services:
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("store", ["classic", "containerd"])
+@pytest.mark.parametrize("store", ["classic", pytest.param("containerd", marks=pytest.mark.all)])
 def test_a_base_is_pulled_for_each_platform_and_no_name_is_stolen(
     lab: Lab, far: TemporaryEngine, outside: tuple[str, loopback.Service], store: str
 ) -> None:
