@@ -114,8 +114,12 @@ FOLDER = "mv X away; cp -Rp away X; sed s/A/B/ away/PATH > X/PATH; touch -r away
     ("away", "back"),
     [
         (FOLDER.replace("X", "base/d").replace("PATH", "file"), "rm -r base/d; mv away base/d"),
-        (FOLDER.replace("X", "base").replace("PATH", "d/file"), "rm -r base; mv away base"),
-        (FOLDER.replace("X", "up").replace("PATH", "base/d/file"), "rm -r up; mv away up"),
+        pytest.param(
+            FOLDER.replace("X", "base").replace("PATH", "d/file"), "rm -r base; mv away base", marks=pytest.mark.all
+        ),
+        pytest.param(
+            FOLDER.replace("X", "up").replace("PATH", "base/d/file"), "rm -r up; mv away up", marks=pytest.mark.all
+        ),
         (FOLDER.replace("X", "up").replace("PATH", "base/d/file"), "rm -r up; mv away up; touch up/new up/base/new"),
     ],
 )
@@ -134,7 +138,7 @@ def test_a_folder_that_was_another_for_a_while_does_not_pass_for_what_it_is(pair
     assert (inside(pair, "base", "/base/file"), inside(pair, "app", "/seen")) == (a, a)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.all), signal.SIGKILL])
 def test_what_a_build_was_sent_that_was_ended_is_in_no_later_one(pair: Lab, number: int) -> None:
     """The builder holds B, with A's size and time, and nobody came to see that anything had moved."""
     pair.write({"base/Dockerfile": f"FROM tst-busybox:1\nCOPY file /base/\nRUN sleep {patience(3):.0f}\n"})
@@ -152,11 +156,14 @@ def test_what_a_build_was_sent_that_was_ended_is_in_no_later_one(pair: Lab, numb
     assert inside(pair, "base", "/base/file") == mine.read_text() == PAIR["base/file"].replace("PREFIX", pair.prefix)
 
 
-def test_an_edit_that_is_undone_at_any_time_of_a_build_of_30_megabytes(lab: Lab, busybox: str) -> None:
+@pytest.mark.parametrize("times", [(0.25,), pytest.param((0.1, 0.25, 0.4), marks=pytest.mark.all)])
+def test_an_edit_that_is_undone_at_any_time_of_a_build_of_30_megabytes(
+    lab: Lab, busybox: str, times: tuple[float, ...]
+) -> None:
     lab.write({"compose.yml": "name: PREFIX\nservices: {app: {image: PREFIX/app, build: .}}\n"})
     lab.write({"Dockerfile": f"FROM {busybox}\nCOPY a file z /all/\n", ".dockerignore": "compose.yml\n", "z": "z"})
     log = lab.folder / ".doit-images/compose.yml/logs/app.log"
-    for number, seconds in enumerate((0.1, 0.25, 0.4)):
+    for number, seconds in enumerate(times):
         mine = f"A {number} of {lab.prefix}\n"
         (lab.folder / "file").write_text(mine)
         (lab.folder / "a").write_bytes(bytes([number]) * 30_000_000)
@@ -196,7 +203,7 @@ def test_an_ignore_file_that_comes_and_goes(lab: Lab, busybox: str) -> None:
     assert lab.actions() == {"app": "fresh"}
 
 
-@pytest.mark.parametrize("settings", ["", ", no_cache: true"])
+@pytest.mark.parametrize("settings", ["", pytest.param(", no_cache: true", marks=pytest.mark.all)])
 def test_a_folder_where_ignored_files_come_and_go_all_the_time(lab: Lab, busybox: str, settings: str) -> None:
     lab.write(
         {"compose.yml": f"name: PREFIX\nservices: {{app: {{image: PREFIX/app, build: {{context: c{settings}}}}}}}\n"}
@@ -289,8 +296,15 @@ BY_NAME = (
 BY_ID = "docker rmi -f $(docker image ls --quiet --no-trunc --filter reference=PREFIX/base:*)"
 
 
-@pytest.mark.parametrize("command", [BY_NAME, BY_ID])
-@pytest.mark.parametrize("when", ["base app", "base - app"])
+@pytest.mark.parametrize(
+    ("command", "when"),
+    [
+        (BY_NAME, "base app"),
+        (BY_ID, "base - app"),
+        pytest.param(BY_ID, "base app", marks=pytest.mark.all),
+        pytest.param(BY_NAME, "base - app", marks=pytest.mark.all),
+    ],
+)
 def test_a_parent_that_vanishes_is_made_again_and_never_looked_up(
     trap: tuple[Lab, Path], command: str, when: str
 ) -> None:
