@@ -273,7 +273,9 @@ def test_two_runs_at_once_both_end_well(family: Family, busybox: str) -> None:
     assert family.actions() == FRESH
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [*(pytest.param(one, marks=pytest.mark.all) for one in (signal.SIGINT, signal.SIGTERM)), signal.SIGKILL]
+)
 def test_killed_at_any_time_the_next_run_is_right(family: Family, busybox: str, number: signal.Signals) -> None:
     slow = f"FROM {busybox}\nCOPY base.txt /\nRUN : {number}; sleep 100\n"
     family.write({"base/Dockerfile": slow, "other/Dockerfile": slow.replace("base.txt", "other.txt")})
