@@ -6,6 +6,8 @@ import os
 import re
 import signal
 import time
+from collections.abc import Iterator
+from itertools import product
 
 import pytest
 
@@ -29,9 +31,15 @@ def some(rounds: Rounds) -> list[str]:
     return rounds.chance.sample(list(PARENTS), rounds.chance.choice([1, 2]))
 
 
-@pytest.mark.parametrize("time_of_it", ["one", pytest.param("another", marks=pytest.mark.all)])
-@pytest.mark.parametrize("whom", ["the whole group", "doit alone"])
-@pytest.mark.parametrize("number", SIGNALS)
+def _ways() -> Iterator[object]:
+    """Each signal once, in the way that it mostly comes; with `--all` each of them to both, at two times."""
+    mostly = {(signal.SIGKILL, "doit alone"), (signal.SIGINT, "the whole group"), (signal.SIGTERM, "doit alone")}
+    for number, whom, time_of_it in product(SIGNALS, ("the whole group", "doit alone"), ("one", "another")):
+        usual = time_of_it == "one" and (number, whom) in mostly
+        yield pytest.param(number, whom, time_of_it, marks=[] if usual else pytest.mark.all)
+
+
+@pytest.mark.parametrize(("number", "whom", "time_of_it"), _ways())
 def test_a_run_is_killed(built: Project, rounds: Rounds, number: signal.Signals, whom: str, time_of_it: str) -> None:
     rounds.chance.seed(f"{rounds.seed} {number} {whom} {time_of_it}")
     for count in rounds.of(1, 200):
@@ -50,7 +58,7 @@ def test_a_run_is_killed(built: Project, rounds: Rounds, number: signal.Signals,
         is_right_after(built)
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", [signal.SIGKILL, *(pytest.param(one, marks=pytest.mark.all) for one in SIGNALS[1:])])
 def test_one_build_is_killed(built: Project, rounds: Rounds, number: signal.Signals) -> None:
     rounds.chance.seed(f"{rounds.seed} {number}")
     for _ in rounds.of(1, 200):
@@ -79,7 +87,7 @@ def as_doitw_does(project: Project, *args: str) -> list[str]:
 
 
 def test_an_interrupt_while_python_starts_is_silent(project: Project, rounds: Rounds) -> None:
-    for count in rounds.of(6, 200):
+    for count in rounds.of(3, 200):
         with ended(project.started(as_doitw_does(project, "plan"))) as doit:
             time.sleep(0.3 * rounds.chance.random() if count else 0)
             doit.send_signal(signal.SIGINT)
