@@ -48,7 +48,7 @@ def is_right_after(project: Project) -> None:
     project.assert_clean()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.all)])
 def test_it_ends_in_the_middle_of_a_build_and_comes_back(
     built: Project, daemon: Daemon, rounds: Rounds, number: signal.Signals
 ) -> None:
@@ -180,7 +180,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", place], check=True)
 
 
-@pytest.mark.parametrize("what", ["the project's", "that of temporary files"])
+@pytest.mark.parametrize("what", ["the project's", pytest.param("that of temporary files", marks=pytest.mark.all)])
 def test_our_disk_is_full(built: Project, full_disk: Path, what: str) -> None:
     if what == "the project's":
         before = built.folder
