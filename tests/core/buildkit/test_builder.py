@@ -239,7 +239,7 @@ def test_what_the_builder_and_we_forgot_is_given_again(remote: Lab) -> None:
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("images", ["base - app", "base app"])
+@pytest.mark.parametrize("images", [pytest.param("base - app", marks=pytest.mark.all), "base app"])
 def test_a_parent_that_vanishes_is_made_again_and_handed_over(remote: Lab, images: str) -> None:
     """Without a context for it the builder would look `base` up on Docker Hub."""
     remote.write({"base.Dockerfile": "FROM tst-busybox:1\nRUN echo mine > /PREFIX\n"})
@@ -410,7 +410,7 @@ def able(busybox: str) -> Iterator[TemporaryEngine]:
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("backend", ["local", "registry"])
+@pytest.mark.parametrize("backend", [pytest.param("local", marks=pytest.mark.all), "registry"])
 def test_after_a_full_prune_a_cache_spares_every_step(able: TemporaryEngine, tmp_path: Path, backend: str) -> None:
     one = Lab(tmp_path / "project")
     one.write(FILES)
