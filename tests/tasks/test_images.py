@@ -327,7 +327,9 @@ def test_it_says_how_it_is_started_checked_and_called(engine: None, image: str) 
 
 
 @pytest.mark.stack
-@pytest.mark.parametrize("image", ["base-python", "auth", "memory"])
+@pytest.mark.parametrize(
+    "image", ["auth", *(pytest.param(one, marks=pytest.mark.all) for one in ("base-python", "memory"))]
+)
 def test_no_secret_of_the_build_is_in_it(inside: Inside, image: str) -> None:
     """Neither in what the engine tells about it, nor in any byte of its filesystem: certificates, index, mounts."""
     name = ref(image)
@@ -538,7 +540,7 @@ def test_postgres_killed_while_it_prepares_its_data_starts_over(container: str) 
 
 @pytest.mark.stack
 @pytest.mark.parametrize("store", STORES)
-@pytest.mark.parametrize("password", ["", "change-me", "change-me-too"])
+@pytest.mark.parametrize("password", ["", "change-me-too", pytest.param("change-me", marks=pytest.mark.all)])
 def test_a_store_refuses_an_empty_or_example_password(engine: None, store: str, password: str) -> None:
     inspect(ref(store))
     done = docker("run", "--rm", *CONFINED, "--env", f"{store.upper()}_PASSWORD={password}", ref(store))
