@@ -59,7 +59,7 @@ PAIR = {
         """,
     "base/Dockerfile": "FROM tst-busybox:1\nCOPY . /base/\n",
     "base/file": "A of PREFIX\n",
-    "app/Dockerfile": "FROM base\nRUN cp /base/file /seen\n",
+    "app/Dockerfile": "FROM base\nCOPY --from=base /base/file /seen\n",
 }
 
 
@@ -196,7 +196,7 @@ def test_a_dockerfile_and_an_ignore_file_are_built_as_they_were_read(pair: Lab, 
 def test_an_ignore_file_that_comes_and_goes(lab: Lab, busybox: str) -> None:
     """Where there is none, an empty one is given: another that appears beside the Dockerfile does not count."""
     lab.write({"compose.yml": "name: PREFIX\nservices: {app: {image: PREFIX/app, build: {context: c}}}\n"})
-    lab.write({"c/Dockerfile": f"FROM {busybox}\nCOPY a b /all/\nRUN echo PREFIX\n", "c/a": "", "c/b": ""})
+    lab.write({"c/Dockerfile": f"FROM {busybox}\nCOPY a b /all/\nENV A=PREFIX\n", "c/a": "", "c/b": ""})
     come, go = "echo a > c/.dockerignore; cp c/.dockerignore c/Dockerfile.dockerignore", "rm c/*ignore c/.*ignore"
     done = hooked(lab, "app", come, go, images="app")
     assert done.returncode == 0, done.stderr
@@ -245,7 +245,7 @@ def test_a_build_that_fails_because_a_file_was_away_is_tried_again(pair: Lab) ->
 def test_a_base_that_another_image_took_the_place_of_for_a_while(pair: Lab) -> None:
     outside = f"{pair.prefix}/outside"
     for tag in "AB":
-        stdin = f"FROM tst-busybox:1\nRUN echo {tag} of {pair.prefix} > /outside\n".encode()
+        stdin = f"FROM tst-busybox:1\nCOPY <<E /outside\n{tag} of {pair.prefix}\nE\n".encode()
         assert docker("buildx", "build", "--quiet", "--tag", f"{outside}:{tag}", "-", stdin=stdin).returncode == 0
     docker("tag", f"{outside}:A", f"{outside}:1")
     pair.write({"base/Dockerfile": "FROM PREFIX/outside:1\nCOPY file /base/\n"})
@@ -260,7 +260,7 @@ def test_a_base_that_another_image_took_the_place_of_for_a_while(pair: Lab) -> N
 def test_a_base_that_gets_names_all_the_time_ends_well(pair: Lab) -> None:
     outside = f"{pair.prefix}/outside:1"
     assert (
-        docker("buildx", "build", "--quiet", "--tag", outside, "-", stdin=b"FROM tst-busybox:1\nRUN echo\n").returncode
+        docker("buildx", "build", "--quiet", "--tag", outside, "-", stdin=b"FROM tst-busybox:1\nENV A=B\n").returncode
         == 0
     )
     pair.write({"base/Dockerfile": "FROM PREFIX/outside:1\nCOPY file /base/\n"})
@@ -280,7 +280,7 @@ def trap(lab: Lab, busybox: str) -> Iterator[tuple[Lab, Path]]:
         lab.write({name: text.replace("name: PREFIX", "name: trap") for name, text in PAIR.items()})
         bare, lab.prefix = lab.prefix, f"{service.address}/{lab.prefix}"
         lab.write({"compose.yml": PAIR["compose.yml"].replace("name: PREFIX", f"name: {bare}")})
-        stdin = b"FROM tst-busybox:1\nRUN mkdir /base; echo impostor > /base/file\n"
+        stdin = b"FROM tst-busybox:1\nCOPY <<E /base/file\nimpostor\nE\n"
         for tag in ("latest", f"in-{lab.plan()['base']['fingerprint'][:16]}"):
             name = f"{lab.prefix}/base:{tag}"
             assert docker("buildx", "build", "--quiet", "--tag", name, "-", stdin=stdin).returncode == 0
