@@ -12,7 +12,7 @@ from doit_images.ci.commit import Commit, CommitIndex, Source
 from doit_images.core.base.errors import UserError
 from doit_images.core.compose import project as compose_project
 from doit_images.core.compose.project import Project
-from doit_images.core.compose.stack import Compose
+from doit_images.core.compose.stack import Compose, Unset
 from doit_images.core.engine.client import host_platform
 from doit_images.core.inputs import policy
 from doit_images.core.inputs.image_inputs import ImageInputs
@@ -144,13 +144,13 @@ class Look:
             try:
                 return ask()
             except UserError as error:
-                if not self._help(commit, str(error)):
+                if not (self._give_values(error) or self._help(commit, str(error))):
                     sentence = str(error).replace(f"{self.root}/", "")
                     raise UserError(f"at {commit.source.commit[:12]}: {sentence}") from None
         raise UserError(f"at {commit.source.commit[:12]}: Compose asks for more than {_MISSING} files")
 
     def _help(self, commit: Commit, said: str) -> bool:
-        """Give Compose what it said that it misses, also a value for a variable; whether there was anything."""
+        """Give Compose the file that it said that it misses; whether there was one."""
         for text in re.findall(rf"{re.escape(str(self.root))}/([^\s:'\"]+)", said):
             path = commit.inside(self.root / text.rstrip(".,"))
             missing = path and not (self.root / path).exists()
@@ -162,10 +162,14 @@ class Look:
                 (self.root / path).parent.mkdir(parents=True, exist_ok=True)
                 (self.root / path).touch()
                 return True
-        if variable := re.search(r"required variable (\w+) is missing a value", said):
-            self._environ[variable[1]] = self.without_value[variable[1]] = "unknown"
-            return True
         return False
+
+    def _give_values(self, error: UserError) -> bool:
+        """Give variables a value that Compose said have none; whether there were any."""
+        given = dict.fromkeys(error.names, "unknown") if isinstance(error, Unset) else {}
+        self._environ |= given
+        self.without_value |= given
+        return bool(given)
 
 
 def _beside(path: str, places: set[str]) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.timestamps import epoch_seconds
-from doit_images.core.engine.api import Api, sdk_client
+from doit_images.core.engine.api import Api, sdk_client, silent
 from doit_images.core.engine.endpoint import endpoint
 
 PROJECT, SERVICE = "com.docker.compose.project", "com.docker.compose.service"
@@ -292,4 +292,4 @@ def _answering(*expected: int) -> Iterator[None]:
             raise
         raise UserError(f"the Docker engine refuses: {error.explanation or error}") from None
     except (docker.errors.DockerException, requests.RequestException) as error:
-        raise UserError(f"no Docker engine answers: {error}", remedy="start it, or let ./doitw do so") from None
+        raise silent(endpoint(), error) from None

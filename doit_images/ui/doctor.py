@@ -105,10 +105,10 @@ def _kept(run: Run) -> Iterator[Finding]:
     yield _repairs("what runs remember", "undamaged", repairs.damaged(common))
     yield _repairs("killed runs", "left nothing", repairs.left_over(common))
     try:
-        refs = run.local_images.snapshot().by_name
+        names = [*repairs.names(run.engine, run.local_images.snapshot().by_name)]
     except UserError:  # told already
-        refs = {}
-    yield _repairs("temporary names", "none is left over", repairs.names(run.engine, refs))
+        names = []
+    yield _repairs("temporary names", "none is left over", names)
     yield _repairs("locks", "none is left over", repairs.locks(lock.for_everybody()))
 
 

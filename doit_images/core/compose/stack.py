@@ -17,6 +17,20 @@ from typing import IO, Any
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.shapes import fits
+from doit_images.core.engine.endpoint import endpoint
+
+_REQUIRED = re.compile(r"required variable (\w+) is missing a value(?:: (.*))?")
+_ANYTHING = "1"  # may be a port, a number of containers, a tag
+
+
+class Unset(UserError):
+    """Variables that a Compose file requires have no value; ``names`` are theirs."""
+
+    def __init__(self, unset: Mapping[str, str], file: Path) -> None:
+        self.names = tuple(sorted(unset))
+        told = ", ".join(f"{name} ({unset[name]})" if unset[name] else name for name in self.names)
+        remedy = "set them in the environment, or in the .env beside the Compose file"
+        super().__init__(f"these variables are required and have no value: {told}", where=str(file), remedy=remedy)
 
 
 @dataclass(frozen=True)
@@ -113,14 +127,29 @@ class Compose:
         return {name: value for name, value in given.items() if value is not None}
 
     def _answer(self, argv: Sequence[str], stdin: bytes | None = None) -> dict[str, Any]:
-        done = commands.run(argv, cwd=self.directory, env=self.env, stdin=stdin)
+        done, unset = self._asked(argv, stdin)
+        if unset:
+            raise Unset(unset, self.files[0])
         if done.status and re.search("is not a docker command|unknown (shorthand )?flag", done.stderr):
             raise UserError("Docker Compose v2 is not installed", remedy="install the docker-compose-plugin")
         if done.status:
+            endpoint(self.env)  # without its context the docker command does nothing: that is not the file's fault
             raise UserError(f"Compose refuses it: {done.why}", where=str(self.files[0]))
         # Compose doubles every `$` of its answer, so that the answer can itself be interpolated.
         answer: dict[str, Any] = json.loads(done.stdout.replace("$$", "$"))
         return answer
+
+    def _asked(self, argv: Sequence[str], stdin: bytes | None) -> tuple[commands.Done, dict[str, str]]:
+        """What Compose says, and which required variables have no value, with its files' words about them. It stops at
+        the first: each gets some value, and it is asked again."""
+        unset: dict[str, str] = {}
+        while True:
+            env = {**self.env, **dict.fromkeys(unset, _ANYTHING)}
+            done = commands.run(argv, cwd=self.directory, env=env, stdin=stdin)
+            found = _REQUIRED.search(done.stderr) if done.status else None
+            if not found or found[1] in unset:
+                return done, unset
+            unset[found[1]] = found[2] or ""
 
     def services(self) -> dict[str, Service]:
         """The services of this project; ``UserError`` as ``config``."""

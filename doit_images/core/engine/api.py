@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
 import time
 from collections.abc import Mapping
 from functools import cache
@@ -19,7 +20,7 @@ from urllib.parse import urlsplit
 
 from doit_images.core.base import commands, leftovers
 from doit_images.core.base.errors import UserError
-from doit_images.core.engine.endpoint import endpoint, tls
+from doit_images.core.engine.endpoint import endpoint, tls, where_from
 
 if TYPE_CHECKING:
     from http.client import HTTPConnection
@@ -142,7 +143,7 @@ class Api:
             raise self._hanging(patience) from None
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            raise self._silent(str(error)) from None
+            raise silent(self.address, error) from None
         return connection
 
     def _answer(self, connection: HTTPConnection, seconds: float) -> tuple[int, bytes, Mapping[str, str]]:
@@ -155,7 +156,7 @@ class Api:
             answer = connection.getresponse()
             body = answer.read()
         except (OSError, http.client.HTTPException) as error:
-            raise self._silent(str(error)) from None
+            raise silent(self.address, error) from None
         finally:
             connection.close()
         return answer.status, body, {name.lower(): value for name, value in answer.getheaders()}
@@ -186,15 +187,8 @@ class Api:
         except requests.Timeout:
             raise self._hanging(seconds) from None
         except (docker.errors.DockerException, requests.RequestException) as error:
-            raise self._silent(str(error)) from None
+            raise silent(self.address, error) from None
         return answer.status_code, answer.content, {name.lower(): value for name, value in answer.headers.items()}
-
-    def _silent(self, why: str) -> UserError:
-        remedy = "start it, or let ./doitw do so"
-        if self.address.startswith("ssh://"):
-            why = _said_by_ssh(self.address) or why
-            remedy = f"see that `docker --host {self.address} version` works"
-        return UserError(f"no Docker engine answers at {self.address}: {why}", remedy=remedy)
 
     def _hanging(self, seconds: float) -> Hangs:
         why = f"it accepts connections but did not answer in {seconds:.0f} s"
@@ -207,6 +201,41 @@ class Api:
         old = "it is newer than this doit knows: use a newer version of these tasks"
         remedy = old if "is too old" in reason else ""
         return kind(f"the Docker engine refuses {what}: {reason.strip()}", remedy=remedy)
+
+
+def silent(address: str, error: Exception) -> UserError:
+    """That no engine answers at this address, or that this user may not ask it: by the error of whoever tried."""
+    why, remedy = _system_reason(error), where_from(address)
+    if address.startswith("ssh://"):
+        why, remedy = _said_by_ssh(address) or why, f"see that `docker --host {address} version` works"
+    elif isinstance(error, PermissionError):
+        remedy = _may_use(address.removeprefix("unix://"))
+        return UserError(f"you may not use the Docker engine at {address}: {why}", remedy=remedy)
+    return UserError(f"no Docker engine answers at {address}: {why}", remedy=remedy)
+
+
+def _system_reason(error: BaseException) -> str:
+    """What the system said of the connection, without the objects of the libraries between."""
+    why = str(error)
+    below: BaseException | None = error
+    while below:
+        if isinstance(below, OSError) and below.strerror:
+            why = below.strerror
+        below = below.__cause__ or below.__context__
+    return why
+
+
+def _may_use(socket: str) -> str:
+    """How one comes to be allowed to use the engine at this socket: its group may, unless that is root's."""
+    import grp
+
+    other = "set DOCKER_HOST to an engine that you may use"
+    with contextlib.suppress(OSError, KeyError):
+        status = os.stat(socket)  # noqa: PTH116
+        if status.st_gid and status.st_mode & stat.S_IWGRP:
+            group = grp.getgrgid(status.st_gid).gr_name
+            return f"join its group: sudo usermod -aG {group} $USER, then log in again; or {other}"
+    return other
 
 
 def sdk_client(address: str, version: str) -> Any:

@@ -10,19 +10,34 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from doit_images.core.base.errors import UserError, nearest, os_reason
+
+_DEFAULT = "default"
+
 
 def context(environ: Mapping[str, str] = os.environ) -> str:
     """The Docker context that leads to the engine: ``default`` where ``DOCKER_HOST`` names one, or nothing does."""
     if environ.get("DOCKER_HOST"):
-        return "default"
-    return environ.get("DOCKER_CONTEXT") or configuration(environ).get("currentContext") or "default"
+        return _DEFAULT
+    return environ.get("DOCKER_CONTEXT") or configuration(environ).get("currentContext") or _DEFAULT
 
 
 def endpoint(environ: Mapping[str, str] = os.environ) -> str:
-    """Where the engine listens: ``DOCKER_HOST``, else the current Docker context, else the default socket."""
+    """Where the engine listens: ``DOCKER_HOST``, else the current Docker context, else the default socket.
+    ``UserError`` for a context that there is not, or that cannot be read: the docker command takes no other either."""
     if environ.get("DOCKER_HOST"):
         return environ["DOCKER_HOST"]
     return str(_declared(environ).get("Host") or "unix:///var/run/docker.sock")
+
+
+def where_from(address: str, environ: Mapping[str, str] = os.environ) -> str:
+    """What to do where nothing answers at this address, by who named it."""
+    if address == environ.get("DOCKER_HOST"):
+        return "DOCKER_HOST leads there: start that engine, or unset it"
+    with contextlib.suppress(UserError):
+        if context(environ) != _DEFAULT and address == endpoint(environ):
+            return f"the context {context(environ)!r} leads there: start that engine, or use another one"
+    return "start it, or let ./doitw do so"
 
 
 def leading_to(address: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -46,13 +61,35 @@ def tls(environ: Mapping[str, str] = os.environ) -> dict[str, Any] | None:
 
 
 def _declared(environ: Mapping[str, str]) -> dict[str, Any]:
-    """What the current context says of its engine; nothing for the default one, or where it cannot be read."""
+    """What the current context says of its engine; nothing for the default one. ``UserError`` as ``endpoint``."""
     name = context(environ)
-    if name != "default":
-        meta = configuration_folder(environ) / "contexts" / "meta" / _digest(name) / "meta.json"
+    if name == _DEFAULT:
+        return {}
+    meta = _contexts(environ) / _digest(name) / "meta.json"
+    try:
+        return dict(json.loads(meta.read_text())["Endpoints"]["docker"])
+    except FileNotFoundError:
+        raise UserError(f"there is no Docker context {name!r}", remedy=_meant(name, environ)) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        why = os_reason(error) if isinstance(error, OSError) else "it is damaged"
+        sentence = f"the Docker context {name!r} cannot be read: {why}"
+        raise UserError(sentence, where=str(meta), remedy="`docker context rm` it, and create it again") from None
+
+
+def _meant(name: str, environ: Mapping[str, str]) -> str:
+    """What to do about a context that there is not."""
+    known = [_DEFAULT]
+    for meta in _contexts(environ).glob("*/meta.json"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            return dict(json.loads(meta.read_text())["Endpoints"]["docker"])
-    return {}
+            known.append(str(json.loads(meta.read_text())["Name"]))
+    if near := nearest(name, known):
+        return f"did you mean {near!r}?"
+    unset = "unset DOCKER_CONTEXT" if environ.get("DOCKER_CONTEXT") else "`docker context use default`"
+    return f"{unset}, or `docker context create` it"
+
+
+def _contexts(environ: Mapping[str, str]) -> Path:
+    return configuration_folder(environ) / "contexts" / "meta"
 
 
 def _digest(name: str) -> str:

@@ -68,7 +68,21 @@ def test_the_engine_is_off(offline: Lab, command: str) -> None:
     assert done.returncode != 0
     said = only_sentence(done.stderr)
     assert f"no Docker engine answers at {SILENT}" in said
-    assert "doitw" in said
+    assert "DOCKER_HOST leads there" in said
+
+
+@needs_docker_command
+@pytest.mark.parametrize("command", ["plan", "build_optimized", "doctor"])
+def test_a_context_that_is_not_there_is_not_the_compose_files_fault(offline: Lab, command: str) -> None:
+    done = offline.doit(command, DOCKER_HOST="", DOCKER_CONTEXT="nosuch")
+    assert done.returncode != 0
+    said = only_sentence(done.stdout + done.stderr if command != "doctor" else done.stderr)
+    if command == "doctor":
+        assert "engine" in said
+        assert done.stdout.count("there is no Docker context 'nosuch'") == 2, "of the engine, and of the project"
+    else:
+        assert said.startswith("there is no Docker context 'nosuch' (unset DOCKER_CONTEXT")
+    assert "refuses" not in done.stdout + done.stderr
 
 
 @needs_docker_command
@@ -137,6 +151,9 @@ INVALID = {
     "services: [\n": "Compose refuses it",
     "services: {app: {build: {contxt: app}}}\n": "contxt",
     "services: {app: {build: {context: '${NEEDED:?set it first}'}}}\n": "set it first",
+    "services: {app: {build: {args: {A: '${ONE:?}', B: '${TWO:?as in docs}', C: '${THREE?}'}}}}\n": (
+        "these variables are required and have no value: ONE, THREE, TWO (as in docs) (set them in "
+    ),
 }
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import re
 import select
 from pathlib import Path
 from typing import Any
@@ -116,11 +118,61 @@ def test_endpoint(tmp_path: Path) -> None:
     assert endpoint(home) == "unix:///run/user/1/docker.sock"
 
 
-@pytest.mark.parametrize("address", ["unix:///nowhere/docker.sock", "tcp://127.0.0.1:9"])
-def test_a_silent_engine_is_said_in_one_sentence(address: str) -> None:
-    with pytest.raises(UserError, match="no Docker engine answers at") as caught:
+def contexts(folder: Path, **meta: str) -> dict[str, str]:
+    """The environment of a docker command that has these contexts; what each file holds, by its name."""
+    for name, text in meta.items():
+        file = folder / "contexts/meta" / hashlib.sha256(name.encode()).hexdigest() / "meta.json"
+        file.parent.mkdir(parents=True)
+        file.write_text(text)
+    return {"DOCKER_CONFIG": str(folder)}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ("staging", "there is no Docker context 'staging' (unset DOCKER_CONTEXT, or `docker context create` it)"),
+        ("devv", "there is no Docker context 'devv' (did you mean 'dev'?)"),
+        ("torn", "contexts/meta/"),
+    ],
+)
+def test_a_context_that_leads_nowhere_is_no_way_to_the_default_engine(tmp_path: Path, wanted: str, said: str) -> None:
+    meta = json.dumps({"Name": "dev", "Endpoints": {"docker": {"Host": "unix:///dev.sock"}}})
+    environ = contexts(tmp_path, dev=meta, torn="{")
+    assert endpoint({**environ, "DOCKER_CONTEXT": "dev"}) == "unix:///dev.sock"
+    assert endpoint({**environ, "DOCKER_CONTEXT": wanted, "DOCKER_HOST": "tcp://a:1"}) == "tcp://a:1"
+    with pytest.raises(UserError, match=re.escape(said)):
+        endpoint({**environ, "DOCKER_CONTEXT": wanted})
+    (tmp_path / "config.json").write_text(json.dumps({"currentContext": "gone"}))
+    with pytest.raises(UserError, match="`docker context use default`"):
+        endpoint(environ)
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [("unix:///nowhere/docker.sock", "No such file or directory"), ("tcp://127.0.0.1:9", "Connection refused")],
+)
+def test_a_silent_engine_is_said_in_one_sentence(address: str, why: str) -> None:
+    with pytest.raises(UserError) as caught:
         Engine(address).snapshot()
-    assert "\n" not in str(caught.value)
+    assert str(caught.value) == f"no Docker engine answers at {address}: {why} (start it, or let ./doitw do so)"
+
+
+@pytest.mark.parametrize(
+    ("environ", "remedy"),
+    [
+        ({"DOCKER_HOST": "tcp://127.0.0.1:9"}, "DOCKER_HOST leads there: start that engine, or unset it"),
+        ({"DOCKER_CONTEXT": "dev"}, "the context 'dev' leads there: start that engine, or use another one"),
+    ],
+)
+def test_who_named_an_engine_that_is_down_is_told_so(
+    tmp_path: Path, environ: dict[str, str], remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meta = json.dumps({"Name": "dev", "Endpoints": {"docker": {"Host": "tcp://127.0.0.1:9"}}})
+    for name, value in {"DOCKER_HOST": "", **contexts(tmp_path, dev=meta), **environ}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError) as caught:
+        Engine().snapshot()
+    assert caught.value.remedy == remedy
 
 
 @pytest.mark.engine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import grp
 import http.server
 import json
 import os
@@ -13,7 +14,7 @@ import socketserver
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from doit_images.core.engine.client import Engine
 from doit_images.core.engine.endpoint import endpoint, leading_to, tls
 from tests import loopback
 from tests.conftest import Lab, docker
+from tests.faults.test_state_runs import WITHOUT_OVERRIDE
 from tests.loopback import free_port
 from tests.waiting import until
 
@@ -229,8 +231,9 @@ print(len(Engine().snapshot().by_name) > 0, Engine().uses_containerd_store())
 """
 
 
-def look(environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", LOOK], env={**os.environ, **environ}, capture_output=True, text=True)
+def look(environ: dict[str, str], by: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    argv = [*by, sys.executable, "-c", LOOK]
+    return subprocess.run(argv, env={**os.environ, **environ}, capture_output=True, text=True)
 
 
 @pytest.mark.engine
@@ -377,8 +380,28 @@ def test_a_context_without_its_key_says_so(behind_tls: dict[str, str]) -> None:
     assert "key" in said.splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("gid", "remedy"),
+    [
+        (1, f"join its group: sudo usermod -aG {grp.getgrgid(1).gr_name} $USER, then log in again"),
+        (0, "set DOCKER_HOST to an engine that you may use"),
+    ],
+)
+def test_an_engine_that_this_user_may_not_use(tmp_path: Path, gid: int, remedy: str) -> None:
+    if os.geteuid() or subprocess.run([*WITHOUT_OVERRIDE, "true"]).returncode:
+        pytest.skip("only root can give a socket away, and give up that it may use it all the same")
+    place = tmp_path / "docker.sock"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(place))
+        server.listen()
+        os.chown(place, 12345, gid)
+        place.chmod(0o660 if gid else 0o600)
+        said = look({"DOCKER_HOST": f"unix://{place}"}, WITHOUT_OVERRIDE).stderr
+    assert f"you may not use the Docker engine at unix://{place}: Permission denied ({remedy}" in said
+
+
 def test_the_docker_command_keeps_the_context_that_leads_there(tmp_path: Path) -> None:
-    plain = {"DOCKER_CONFIG": str(tmp_path), "DOCKER_CONTEXT": "none"}
+    plain = {"DOCKER_CONFIG": str(tmp_path)}
     assert leading_to(endpoint(plain), plain) == plain
     assert leading_to("tcp://other:1", plain) == {**plain, "DOCKER_HOST": "tcp://other:1"}
 
