@@ -228,9 +228,10 @@ class Planner:
         return replace(inputs, problem=problem) if problem else inputs
 
     def _possible(self, decided: dict[str, Decision]) -> dict[str, Decision]:
-        """Without the builds that the engine's BuildKit would refuse; a dedicated builder's version is not known."""
-        if self._sources.settings.dedicated_builder or not any(each.builds for each in decided.values()):
+        """Without the builds that BuildKit would refuse; a dedicated builder's version is not known."""
+        if not any(each.builds for each in decided.values()):
             return decided
         from doit_images.core.planning import refused  # a run with nothing to build does not even import it
 
-        return refused.without(decided, self._local.snapshot().version)
+        engine = "" if self._sources.settings.dedicated_builder else self._local.snapshot().version
+        return refused.without(decided, engine)

@@ -1,7 +1,9 @@
-"""Which names of a context does the engine's BuildKit refuse?
+"""Which builds would BuildKit refuse, whatever their Dockerfiles say?
 
-From 0.17 on, which is in Engine 27.4, it refuses all that are not UTF-8: of files, and what links lead to. Older ones
-build them. What is not sent, because nothing copies it or an ignore file hides it, is no problem for either.
+From 0.17 on, which is in Engine 27.4, it refuses all names of a context that are not UTF-8: of files, and what links
+lead to. Older ones build them. What is not sent, because nothing copies it or an ignore file hides it, is no problem
+for either. A secret whose file is not there is one for all, even where no step mounts it; an image that is here needs
+none.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ _SINCE = (27, 4)
 
 
 def without(decided: Mapping[str, Decision], engine: str) -> dict[str, Decision]:
-    """The same decisions, parents first, where what an engine of this version refuses to build is broken, and what
-    needs it."""
+    """The same decisions, parents first, where what an engine of this version ("": not known) refuses to build is
+    broken, and what needs it."""
     decisions: dict[str, Decision] = {}
     for name, decision in decided.items():
         why = problem(decision.inputs, engine) if decision.builds else ""
@@ -36,6 +38,9 @@ def without(decided: Mapping[str, Decision], engine: str) -> dict[str, Decision]
 def problem(inputs: ImageInputs, engine: str) -> str:
     """Why an engine of this version (``28.5.2``) cannot build this image; "" if nothing stands in its way, or if the
     version does not say."""
+    for secret in inputs.image.secrets:
+        if secret.file and not os.path.exists(secret.file):  # noqa: PTH110  never raises
+            return f"the secret {secret.id} is to be read from {secret.file}, which is not there"
     path = next(_odd(inputs), "") if refuses(engine) else ""
     if not path:
         return ""

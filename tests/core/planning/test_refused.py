@@ -1,4 +1,4 @@
-"""Names that are not UTF-8: newer BuildKits refuse them, older ones build them, and the plan knows which is which."""
+"""What BuildKit would refuse, the plan says: names that are not UTF-8, where it is new enough; secrets without a file."""
 
 from __future__ import annotations
 
@@ -83,3 +83,35 @@ def test_the_engine_here_is_asked_as_it_is(lab: Lab) -> None:
     if wanted == "build":
         assert set(lab.build()) == {*lab.actions()}
         assert set(lab.actions().values()) == {"fresh"}
+
+
+@pytest.mark.engine
+def test_a_secret_without_its_file_is_said_before_anything_is_built(lab: Lab) -> None:
+    lab.write(
+        {
+            "compose.yml": """
+                name: PREFIX
+                secrets: {token: {file: ./token.txt}}
+                services:
+                  app: {image: PREFIX/app, build: {context: app, secrets: [token]}}
+                  child: {image: PREFIX/child, build: child}
+                  other: {image: PREFIX/other, build: other}
+            """,
+            "app/Dockerfile": "FROM scratch\nCOPY Dockerfile /\n",
+            "child/Dockerfile": "FROM PREFIX/app\nCOPY Dockerfile /\n",
+            "other/Dockerfile": "FROM scratch\nCOPY Dockerfile /other\n",
+        }
+    )
+    plan, token = lab.plan(), lab.folder / "token.txt"
+    assert {name: one["action"] for name, one in plan.items()} == {
+        "app": "broken", "child": "broken", "other": "build"
+    }  # fmt: skip
+    assert plan["app"]["reasons"] == [f"the secret token is to be read from {token}, which is not there"]
+    done = lab.doit("build_optimized:app")
+    assert done.returncode != 0
+    assert f"read from {token}, which is not there" in done.stderr
+    assert "log" not in done.stderr, "buildx was not asked"
+    token.write_text("t")
+    lab.build()
+    token.unlink()
+    assert lab.actions() == {"app": "fresh", "child": "fresh", "other": "fresh"}, "what is built needs none"
