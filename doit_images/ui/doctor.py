@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
@@ -203,10 +204,20 @@ def _base(run: Run, base: LocalBase) -> Finding:
 
 def _settings(run: Run) -> Finding:
     try:
-        bundle = run.environ.get("BUILD_CA_CERT") or "the system's certificates"
+        trusted = _authorities(run)
     except UserError as error:
         return Finding("settings", Severity.FAIL, str(error))
-    return Finding("settings", Severity.OK, f"{run.settings.build_jobs} builds at once; builds trust {bundle}")
+    return Finding("settings", Severity.OK, f"{run.settings.build_jobs} builds at once; {trusted}")
+
+
+def _authorities(run: Run) -> str:
+    """Which certificates builds trust. Raises ``UserError`` for a bundle that is not there."""
+    bundle = run.environ.get("BUILD_CA_CERT", "")
+    with contextlib.suppress(UserError):  # a project that cannot be read is told by itself
+        secrets = (secret for image in run.project.images.values() for secret in image.secrets)
+        if bundle and any(secret.file == bundle or secret.environment == "BUILD_CA_CERT" for secret in secrets):
+            return f"steps that mount it trust {bundle}"
+    return "no image gets BUILD_CA_CERT as a secret: builds trust what their bases do"
 
 
 def _project(run: Run) -> Finding:

@@ -157,6 +157,20 @@ def test_a_lock_goes_that_nobody_holds_or_used_for_a_day(tmp_path: Path, name: s
     assert sorted(tmp_path.iterdir()) == sorted([held, fresh, other])
 
 
+def test_a_bundle_of_certificates_counts_only_as_a_secret(shop: Shop) -> None:
+    lab, _ = shop
+    bundle = lab.folder / "ca.pem"
+    bundle.touch()
+    assert "no image gets BUILD_CA_CERT" in findings(lab, BUILD_CA_CERT=str(bundle))["settings"]["detail"]
+    text = (
+        (lab.folder / "compose.yml")
+        .read_text()
+        .replace("build: {context: base}", "build: {context: base, secrets: [a]}")
+    )
+    lab.write({"compose.yml": f"{text}\nsecrets: {{a: {{file: {bundle}}}}}\n"})
+    assert f"steps that mount it trust {bundle}" in findings(lab, BUILD_CA_CERT=str(bundle))["settings"]["detail"]
+
+
 def test_a_registry_and_a_redis_that_do_not_answer_are_found(shop: Shop) -> None:
     lab, _ = shop
     found = findings(lab, CACHE_REGISTRY="localhost:1", REDIS_URL="redis://:s3cret-word@127.0.0.1:1/0")

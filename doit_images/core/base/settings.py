@@ -169,7 +169,10 @@ class Settings:
         (), _platforms, "the platforms that images are built for whose Compose file names none (default: the engine's)"
     )
     build_ca_cert: str = _setting(
-        "", str, "certificate bundle for TLS inside builds (default: PIP_CERT, SSL_CERT_FILE or REQUESTS_CA_BUNDLE)"
+        "",
+        str,
+        "certificate bundle for TLS inside builds that get it as a secret "
+        "(default: PIP_CERT, SSL_CERT_FILE or REQUESTS_CA_BUNDLE)",
     )
     builder_driver: BuilderDriver = _choice(  # noqa: RUF009  a member of an enum never changes
         BuilderDriver.DOCKER, "which BuildKit builds: the engine's own, or a dedicated one of this kind"

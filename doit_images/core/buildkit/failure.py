@@ -44,9 +44,14 @@ _HINTS = tuple(
          "the engine does not answer: `doit doctor` says why"),
         (r"permission denied while trying to connect to the docker daemon",
          "this user may not use the engine: join the group `docker`, or set DOCKER_HOST to an engine you may use"),
+        (r"\"https?://([^/\"]+)/v2/[^\n]*x509: ",
+         "the builder does not trust the certificate of this registry (`{0}`): put its authority into "
+         "/etc/docker/certs.d/<registry>/ca.crt, or into the buildkitd.toml of a dedicated builder"),
         (r"certificate verify failed|x509: certificate|certificate_verify_failed|self[- ]signed certificate"
          r"|unable to get (?:local )?issuer cert|SSL certificate problem|SELF_SIGNED_CERT",
-         "a certificate is not trusted inside the build: set BUILD_CA_CERT to the bundle that your proxy needs"),
+         "this step does not trust a certificate: set BUILD_CA_CERT to the bundle that your proxy needs, give it to "
+         "this image as a secret (`file: $BUILD_CA_CERT` in the Compose file), and mount it there "
+         "(`RUN --mount=type=secret,id=…`): without that it changes nothing"),
         (r"string field contains invalid UTF-8",
          "a name in the build context is not UTF-8, which this BuildKit refuses: rename it, or hide it in the ignore "
          "file (`find . | LC_ALL=C.UTF-8 grep -avx '.*'` lists such names)"),

@@ -149,9 +149,16 @@ def test_killed_for_memory() -> None:
         ),
         ("failed to evaluate policy caps: 1 error occurred: rego_compile_error", "<Dockerfile>.rego"),
         ("permission denied while trying to connect to the Docker daemon socket", "may not use the engine"),
-        ("SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify", "BUILD_CA_CERT"),
-        ("tls: failed to verify certificate: x509: certificate signed by unknown authority", "BUILD_CA_CERT"),
+        ("SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify", "mount it there"),
+        ("curl: (60) SSL certificate problem: self-signed certificate in certificate chain", "as a secret"),
         ("npm error code SELF_SIGNED_CERT_IN_CHAIN", "BUILD_CA_CERT"),
+        (
+            "r.example/a:1: failed to resolve source metadata for r.example/a:1: failed to do request: Head "
+            '"https://r.example/v2/a/manifests/1": tls: failed to verify certificate: x509: certificate signed by '
+            "unknown authority",
+            "the builder does not trust the certificate of this registry (`r.example`)",
+        ),
+        ('Head "https://r.example/v2/a/blobs/uploads/": x509: certificate signed by unknown authority', "the builder"),
         ("toomanyrequests: You have reached your pull rate limit", "registry limits"),
         ("ERROR: failed to solve: a/b:1: failed to resolve source metadata for a/b:1: a/b:1: not found", "`a/b:1`"),
         ("pull access denied for nosuch/image, repository does not exist", "no image `nosuch/image`"),

@@ -1,4 +1,4 @@
-"""What BuildKit would refuse, the plan says: names that are not UTF-8, where it is new enough; secrets without a file."""
+"""What BuildKit would refuse, the plan says: odd names, where it is new enough; secrets without a file."""
 
 from __future__ import annotations
 
