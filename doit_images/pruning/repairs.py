@@ -99,6 +99,8 @@ def locks(folder: Path, idle: float = _DAY) -> Iterator[Repair]:
 
 def unusable(common: Path) -> str:
     """What of this ``.doit-images`` may not be written, and whose it is, in words; "" if all may."""
+    if not common.is_dir():  # whoever asked for it tried to make it
+        return f"{common} cannot be made"
     kept = [common, *common.glob("*"), *common.glob("*/*")]
     for path in kept:
         if not path.is_symlink() and not os.access(path, os.W_OK) and path.exists():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import re
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from doit_images.core.around import LocalBase
-from doit_images.core.base import commands, lock, platforms
+from doit_images.core.base import commands, lock, memory, platforms
 from doit_images.core.base.confirm import confirm
 from doit_images.core.base.errors import UserError, os_reason
 from doit_images.core.base.memory import OWN_FOLDER
@@ -100,7 +101,8 @@ def _kept(run: Run) -> Iterator[Finding]:
     """What runs remember, and what killed ones left."""
     common = run.common
     if whose := repairs.unusable(common):
-        yield Finding(OWN_FOLDER, Severity.WARN, whose, f"give it back to yourself: sudo chown -R $USER {common}")
+        remedy = memory.remedy(common, PermissionError(errno.EACCES, whose))
+        yield Finding(OWN_FOLDER, Severity.WARN, whose, remedy)
     else:
         yield Finding(OWN_FOLDER, Severity.OK, f"{common} may be written")
     yield _repairs("what runs remember", "undamaged", repairs.damaged(common))

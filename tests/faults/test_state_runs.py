@@ -228,14 +228,21 @@ def test_no_file_can_grow(shop: Shop) -> None:
 
 
 @pytest.fixture
-def unwritable(shop: Shop) -> Iterator[Lab]:
-    """A project in whose ``.doit-images`` doit may only read, as after ``sudo ./doitw``."""
+def usual(shop: Shop) -> Lab:
+    """A project that was built, for whom modes of files count: root may do everything, but not without these."""
     lab, _ = shop
-    if os.getuid() == 0:  # who may write everywhere, but not without these
+    if os.getuid() == 0:
         argv = lab.argv
         lab.argv = lambda *args: [*WITHOUT_OVERRIDE, *argv(*args)]  # type: ignore[method-assign]
         if shutil.which("setpriv") is None or subprocess.run([*WITHOUT_OVERRIDE, "true"]).returncode:
             pytest.skip("root cannot give up that it may write everywhere")
+    return lab
+
+
+@pytest.fixture
+def unwritable(usual: Lab) -> Iterator[Lab]:
+    """A project in whose ``.doit-images`` doit may only read, as after ``sudo ./doitw``."""
+    lab = usual
     kept = [
         path
         for path in [lab.folder / ".doit-images", *(lab.folder / ".doit-images").rglob("*")]
@@ -263,6 +270,56 @@ def test_a_build_in_a_folder_of_root_says_whose_it_is(unwritable: Lab) -> None:
     done = unwritable.doit("build_optimized")
     is_sane(done)
     assert done.returncode == 0 or "Permission denied" in done.stderr, done.stderr
+    assert "remove it" not in done.stderr
+    assert f"sudo chown -R $USER {unwritable.folder}/.doit-images)" in done.stderr
+
+
+@pytest.mark.parametrize("closed", [".", "compose.yml", "compose.yml/history"])
+def test_a_folder_that_only_root_may_enter_is_one_sentence(usual: Lab, closed: str) -> None:
+    """As after ``sudo ./doitw``: our own folders are for their owner alone."""
+    folder = usual.folder / ".doit-images" / closed
+    folder.chmod(0)
+    remedy = f"(give it back to yourself: sudo chown -R $USER {usual.folder}/.doit-images)"
+    try:
+        for command in ("plan", "history", "build_optimized"):
+            done = usual.doit(command)
+            is_sane(done)
+            if closed == "compose.yml/history":
+                assert done.returncode == 0, "what was built before decides nothing"
+            else:
+                said = f"ERROR: {folder}: this folder is closed to you, as after a run with sudo {remedy}"
+                assert (done.returncode, done.stderr.splitlines()) == (3, [said])
+    finally:
+        folder.chmod(0o755)
+
+
+def test_a_checkout_that_can_only_be_read_is_said_once(shop: Shop) -> None:
+    lab, _ = shop
+    shutil.rmtree(lab.folder / ".doit-images")
+    (lab.folder / "worker/f").write_text("2\n")
+    bound = ["mount --bind {0} {0}", "mount -o remount,ro,bind {0}"]
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
+        pytest.skip("only root can mount a folder once more")
+    argv = lab.argv
+
+    def mounted(*args: str) -> list[str]:
+        script = " && ".join([*bound, 'exec "$@"']).format(lab.folder)
+        return ["unshare", "--mount", "sh", "-c", script, "sh", *argv(*args)]
+
+    lab.argv = mounted  # type: ignore[method-assign]
+    remedy = "Read-only file system (work in a copy of the checkout that can be written)"
+    for command, status in {"plan": 0, "build_optimized": 1}.items():
+        done = lab.doit(command)
+        is_sane(done)
+        assert done.returncode == status, done.stderr
+        assert (
+            done.stderr.splitlines()[0] == f"{lab.folder}/.doit-images: what runs remember cannot be written: {remedy}"
+        )
+        assert done.stderr.count("what runs remember") == 1
+    assert f"this file cannot be locked: {remedy}" in done.stderr
+    (finding,) = [one for one in json.loads(lab.doit("doctor", "--json").stdout) if one["subject"] == ".doit-images"]
+    assert (finding["verdict"], finding["detail"]) == ("warn", f"{lab.folder}/.doit-images cannot be made")
+    assert finding["remedy"] in remedy
 
 
 def test_without_a_folder_to_remember_in(shop: Shop) -> None:

@@ -31,6 +31,7 @@ _REMEDIES = {
     errno.EDQUOT: "`cache_prune` makes room",
     errno.EACCES: "give it back to yourself: sudo chown -R $USER %s",
     errno.EPERM: "give it back to yourself: sudo chown -R $USER %s",
+    errno.EROFS: "work in a copy of the checkout that can be written",
 }
 
 
@@ -92,11 +93,34 @@ def damaged(path: Path) -> None:
 def unwritten(path: Path, error: Exception) -> None:
     """Tell that something could not be written: once for a whole ``.doit-images``, where it is the same trouble for
     all. ``error`` is the system's, or SQLite's."""
-    folder = next((above for above in (path, *path.parents) if above.name == OWN_FOLDER), path.parent)
-    number = error.errno if isinstance(error, OSError) else _of_sqlite(error)
-    remedy = _REMEDIES.get(number or 0, "")
-    more = f" ({remedy.replace('%s', str(folder))})" if remedy else ""
+    number = _number(path, error)
+    folder = _own(path) or path.parent
+    remedy = _remedy(number, folder)
+    more = f" ({remedy})" if remedy else ""
     tell(f"{folder}: what runs remember cannot be written: {os.strerror(number) if number else error}{more}")
+
+
+def remedy(path: Path, error: Exception) -> str:
+    """What to do about something of ours that cannot be written, by the system's error, or SQLite's; "" where nobody
+    knows."""
+    return _remedy(_number(path, error), folder) if (folder := _own(path)) else ""
+
+
+def _remedy(number: int, folder: Path) -> str:
+    return _REMEDIES.get(number, "").replace("%s", str(folder))
+
+
+def _own(path: Path) -> Path | None:
+    return next((above for above in (path, *path.parents) if above.name == OWN_FOLDER), None)
+
+
+def _number(path: Path, error: Exception) -> int:
+    """The system's number for an error, 0 for none. Where nothing at all can be written, each step fails in another
+    way."""
+    there = next(above for above in (path, *path.parents) if os.path.exists(above))  # noqa: PTH110  never raises
+    if os.statvfs(there).f_flag & os.ST_RDONLY:
+        return errno.EROFS
+    return (error.errno if isinstance(error, OSError) else _of_sqlite(error)) or 0
 
 
 def is_damage(error: Exception) -> bool:

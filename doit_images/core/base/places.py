@@ -9,6 +9,7 @@ images by one name, and so may one file under two values of ``COMPOSE_PROJECT_NA
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -44,6 +45,7 @@ def build_folder(files: Sequence[Path]) -> Path:
     first = files[0]
     folder = first.parent / OWN_FOLDER
     ignore = folder / ".gitignore"
+    _entered(folder)
     if not ignore.exists():
         if not first.parent.is_dir():
             raise UserError("there is no such Compose file", where=str(first), remedy="see COMPOSE_FILE")
@@ -82,6 +84,7 @@ def project_folder(files: Sequence[Path], environ: Mapping[str, str]) -> Path:
     folder = build_folder(files) / project_key(files, environ)
     if not folder.is_dir():
         _make(folder)
+    _entered(folder)
     with contextlib.suppress(OSError):
         os.utime(folder)
     return folder
@@ -124,6 +127,14 @@ def of_user(within: Path) -> Path:
     with contextlib.suppress(OSError):  # another process was first, or it is mounted there
         former.rename(folder)
     return folder if os.path.exists(folder) else former  # noqa: PTH110
+
+
+def _entered(folder: Path) -> None:
+    """``UserError`` for a folder of somebody else's into which we may not even look, as after a run with sudo: nothing
+    in it can be told from what is not there."""
+    if os.path.isdir(folder) and not os.access(folder, os.X_OK):  # noqa: PTH112  never raises
+        remedy = memory.remedy(folder, PermissionError(errno.EACCES, ""))
+        raise UserError("this folder is closed to you, as after a run with sudo", where=str(folder), remedy=remedy)
 
 
 def _make(folder: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -277,7 +278,7 @@ class History:
     def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """What SQLite answers; nothing where there is no history yet, or none any more."""
         try:
-            if not self.path.exists():
+            if not os.path.lexists(self.path):  # never raises: in a folder of somebody else's there is none for us
                 return []
             with self._connected() as db:
                 return db.execute(query, values).fetchall()
@@ -303,7 +304,7 @@ class History:
             raise UserError(
                 f"the build history cannot be used: {error}",
                 where=str(self.path),
-                remedy="is the disk full or the folder read-only?",
+                remedy=memory.remedy(self.path, error),
             ) from error
 
     def _put_aside(self) -> bool:
