@@ -10,6 +10,7 @@ An image that may hold a submodule whose objects are not here counts as changed.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 from doit_images.ci.commit import Source
 from doit_images.ci.commits import Look, Seen, WorkingCopy
 from doit_images.core.base import commands, leftovers, platforms
-from doit_images.core.base.errors import UserError
+from doit_images.core.base.errors import UserError, nearest
 from doit_images.core.base.references import tag_of
 from doit_images.core.compose.project import Project
 from doit_images.core.engine.client import ImageConfig, LocalImage, host_platform, snapshot_of
@@ -30,8 +31,7 @@ from doit_images.core.planning.plan import Decision
 from doit_images.core.planning.record import Record
 
 NEW = "it was not there before"
-STAGED = ":staged"
-"""What git would commit now, in place of a commit: no revision can be called so."""
+_SHALLOW = "fetch it first: a clone may be shallow"
 
 
 class Since(NamedTuple):
@@ -59,14 +59,9 @@ def plan_since(asked: Comparison) -> Since:
     """The plan of ``asked.at`` against its merge base with ``asked.since``. Raises ``UserError`` for a revision that
     git does not know, or a project that Compose refuses."""
     here = asked.copy.files[0].parent
-    top = Path(_git(here, "rev-parse", "--show-toplevel")).resolve()
-    git_dir = Path(_git(here, "rev-parse", "--absolute-git-dir"))
-    if asked.at == STAGED:
-        at = _staged(here)
-        before = _before(here, "HEAD", asked._replace(since=asked.since or "HEAD")) if _has_commit(here) else ""
-    else:
-        at = _git(here, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{asked.at}^{{commit}}")
-        before = _before(here, at, asked)
+    top, git_dir = _place(here, "--show-toplevel").resolve(), _place(here, "--absolute-git-dir")
+    at = _commit(here, asked.at)
+    before = _before(here, at, asked)
     with leftovers.folder("plan-at-") as scratch:
         # Named as the working copy, for Compose may name the project after it.
         look = Look(asked.copy, top, scratch.resolve() / top.name)
@@ -99,29 +94,47 @@ def _earlier(look: Look, source: Source) -> tuple[Seen | None, str]:
         return None, str(error)
 
 
-def _git(folder: Path, *words: str) -> str:
-    done = commands.run(["git", "-C", folder, *words])
+def _place(folder: Path, which: str) -> Path:
+    """A place of the repository of this folder, as ``git rev-parse`` calls it. ``UserError`` where git sees none."""
+    done = commands.run(["git", "-C", folder, "rev-parse", which])
     if done.status:
-        raise UserError(
-            f"git does not know {words[-1].removesuffix('^{commit}')!r}: {done.why or 'there is no such commit here'}",
-            where=str(folder),
-            remedy="fetch it first: a clone may be shallow",
-        )
-    return os.fsdecode(done.output).rstrip("\n")
+        why, _, more = done.stderr.removeprefix("fatal: ").strip().partition("\n")
+        remedy = more.split("\n")[-1].strip() if "safe.directory" in more else "the commits are in a clone of it"
+        raise UserError(f"git reads no repository here: {why}", where=str(folder), remedy=remedy)
+    return Path(os.fsdecode(done.output).removesuffix("\n"))
+
+
+def _commit(folder: Path, revision: str) -> str:
+    """The commit that a revision names. ``UserError`` for one that git does not know."""
+    if known := _known(folder, revision):
+        return known
+    name = re.split(r"[~^@:]", revision, maxsplit=1)[0]
+    refs = commands.answer(["git", "-C", str(folder), "for-each-ref", "--format=%(refname:short)"]).splitlines()
+    near = nearest(name, ["HEAD", *refs])
+    remedy = f"did you mean {near + revision.removeprefix(name)!r}?" if near not in ("", name) else _SHALLOW
+    raise UserError(f"git does not know {revision!r}", where=str(folder), remedy=remedy)
+
+
+def _known(folder: Path, revision: str) -> str:
+    """The commit that a revision names, "" if none."""
+    argv = ["git", "-C", str(folder), "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"]
+    return commands.answer(argv)
 
 
 def _before(folder: Path, at: str, asked: Comparison) -> str:
     """The commit to compare with: where ``at`` left the branch that is named, else the main one; on that, its first
     parent; "" for the first commit of all."""
-    names = [asked.since] if asked.since else [f"origin/{asked.main}", asked.main]
-    for name in names:
-        if not commands.run(["git", "-C", folder, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"]).status:
-            base = _git(folder, "merge-base", name, at)
+    if asked.since:
+        _commit(folder, asked.since)
+    for name in [asked.since] if asked.since else [f"origin/{asked.main}", asked.main]:
+        if _known(folder, name):
+            base = commands.answer(["git", "-C", str(folder), "merge-base", name, at])
+            if not base:
+                lost = f"git finds no commit that {name} and {at[:12]} have in common"
+                raise UserError(lost, where=str(folder), remedy=_SHALLOW)
             if base != at or asked.since:
                 return base
-    if asked.since:
-        _git(folder, "rev-parse", "--verify", f"{asked.since}^{{commit}}")
-    return commands.answer(["git", "-C", str(folder), "rev-parse", "--verify", "--quiet", f"{at}^1"])
+    return _known(folder, f"{at}^1")
 
 
 def _record(inputs: ImageInputs) -> Record:

@@ -209,6 +209,41 @@ def test_it_is_compared_with_where_it_left_the_other_branch(history: History) ->
         history.since("topic", "nowhere")
 
 
+@pytest.mark.parametrize(
+    ("at", "since", "said"),
+    [
+        ("HAED", "", "git does not know 'HAED' (did you mean 'HEAD'?)"),
+        ("HAED~3", "", "git does not know 'HAED~3' (did you mean 'HEAD~3'?)"),
+        ("HEAD", "mian", "git does not know 'mian' (did you mean 'main'?)"),
+        ("v1.1", "", "git does not know 'v1.1' (did you mean 'v1.0'?)"),
+        ("HEAD~9", "", "git does not know 'HEAD~9' (fetch it first: a clone may be shallow)"),
+        ("0123456789", "", "git does not know '0123456789' (fetch it first: a clone may be shallow)"),
+        ("--version", "", "git does not know '--version' (fetch it first: a clone may be shallow)"),
+    ],
+)
+def test_a_revision_that_git_does_not_know(history: History, at: str, since: str, said: str) -> None:
+    history.commit(START)
+    git(history.folder, "tag", "v1.0")
+    with pytest.raises(UserError) as caught:
+        history.since(at, since)
+    assert str(caught.value) == f"{history.folder}: {said}"
+
+
+def test_branches_without_a_common_commit_are_not_compared(history: History) -> None:
+    history.commit(START)
+    git(history.folder, "switch", "-q", "--orphan", "other")
+    history.commit({**START, "other": ""})
+    with pytest.raises(UserError, match=r"git finds no commit that main and [0-9a-f]{12} have in common"):
+        history.since("HEAD", "main")
+
+
+def test_a_project_that_is_in_no_repository_has_no_commits(history: History) -> None:
+    write(history.folder, START)
+    shutil.rmtree(history.folder / ".git")
+    with pytest.raises(UserError, match="git reads no repository here: not a git repository"):
+        history.since("HEAD")
+
+
 @needs_docker_command
 def test_what_no_commit_knows_is_said(history: History) -> None:
     service = {"build": {"context": ".", "args": {"A": "${GIVEN:?}"}}, "env_file": "own.env"}
