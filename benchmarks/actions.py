@@ -13,7 +13,7 @@ from benchmarks.measure import Timing, in_words
 from benchmarks.replay import Replay, commits, replay, typical
 from benchmarks.scenarios import Case
 from benchmarks.side_by_side import SideBySide, side_by_side
-from doit_images.core.base.errors import UserError
+from doit_images.core.base.errors import UserError, meant
 from doit_images.core.base.output import Output, table
 from doit_images.core.engine.client import Engine
 from doit_images.core.run import Run
@@ -83,7 +83,7 @@ def chosen(images: str, known: Sequence[str]) -> list[str]:
     names = [name.strip() for name in images.split(",") if name.strip()] or list(known)
     for name in names:
         if name not in known:
-            raise UserError(f"no image {name!r} is declared both ways", remedy="there are " + ", ".join(known))
+            raise UserError(f"no image {name!r} is declared both ways", remedy=meant(name, known))
     return names
 
 

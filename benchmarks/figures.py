@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks import readme
 from benchmarks.age import FIGURES, HERE, ROOT, stale
 from doit_images.core.base import commands
-from doit_images.core.base.errors import UserError
+from doit_images.core.base.errors import UserError, meant
 from doit_images.core.run import Run
 
 
@@ -35,7 +35,7 @@ def refresh(run: Run, names: Sequence[str], only_say: bool) -> None:
     and write the README's tables anew. What cannot be measured does not keep the others from it. ``UserError``."""
     for name in names:
         if name not in FIGURES:
-            raise UserError(f"there are no figures named {name!r}", remedy="there are " + ", ".join(FIGURES))
+            raise UserError(f"there are no figures named {name!r}", remedy=meant(name, FIGURES))
     found = {name: why for name, why in stale() if not names or name in names}
     for name, why in found.items():
         print(f"{name}: {why}")

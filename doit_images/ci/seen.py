@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from doit_images.ci import around
 from doit_images.core.base import files
-from doit_images.core.base.errors import UserError
+from doit_images.core.base.errors import UserError, meant
 from doit_images.core.base.memory import OWN_FOLDER
 from doit_images.core.compose.stack import Compose
 from doit_images.core.engine.client import normalise
@@ -42,7 +42,9 @@ def of_stack(run: Run, compose: Compose, only: Collection[str] = ()) -> Services
     config = _declared(compose)
     services = config["services"]
     if missing := [name for name in only if name not in services]:
-        raise UserError(f"there is no service {missing[0]!r}", where=str(compose.files[0]))
+        raise UserError(
+            f"there is no service {missing[0]!r}", where=str(compose.files[0]), remedy=meant(missing[0], services)
+        )
     chosen = around.with_needs(only or services, services)
     started = [name for name in chosen if services[name].get("scale", 1)]
     images = {name: _content(run, services[name].get("image") or "") for name in started}

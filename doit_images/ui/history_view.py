@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from doit_images.core.base.errors import UserError
+from doit_images.core.base.errors import UserError, meant
 from doit_images.core.base.formatting import seconds_text, size_text
 from doit_images.core.buildkit.progress import brief
 from doit_images.core.history.store import Build, History, Status
@@ -55,7 +55,7 @@ def recent(history: History, image: str | None, limit: int = LIMIT) -> list[Buil
     builds = history.recent(image, limit)
     if image and not builds:
         known = sorted({build.image for build in history.recent(limit=1000)})
-        remedy = f"it has {', '.join(known)}" if known else "nothing was built yet"
+        remedy = meant(image, known) if known else "nothing was built yet"
         raise UserError(f"the history has no build of {image!r}", remedy=remedy)
     return builds
 

@@ -213,7 +213,8 @@ def test_known_advisories_are_shown_where_pip_audit_is_installed(locked: Lab, tm
 @pytest.mark.engine
 def test_bad_input_is_one_sentence(locked: Lab, index: LocalIndex) -> None:
     for words, sentence in {
-        ("gamma",): "no lock of this project has the package gamma",
+        ("gamma",): "no lock of this project has the package gamma (a new one",
+        ("Alhpa",): "no lock of this project has the package Alhpa (did you mean alpha?)",
         ("--cooldown", "soon"): "--cooldown soon: this is an age such as 12h or 7d",
     }.items():
         done = locked.doit("deps_update", *words)

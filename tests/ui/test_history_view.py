@@ -98,7 +98,9 @@ def test_json_is_data(stored: History) -> None:
 def test_what_is_not_there(stored: History, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no build 99"):
         shown(stored, number="99")
-    with pytest.raises(UserError, match=r"no build of 'redis' \(it has auth, memory\)"):
+    with pytest.raises(UserError, match=r"no build of 'redis' \(there are auth, memory\)"):
         shown(stored, ["redis"])
+    with pytest.raises(UserError, match=r"no build of 'atuh' \(did you mean 'auth'\?\)"):
+        shown(stored, ["atuh"])
     assert shown(History(tmp_path / "none")) == "nothing was built yet"
     assert shown(History(tmp_path / "none"), as_json=True) == "[]"

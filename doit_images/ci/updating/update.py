@@ -20,7 +20,7 @@ from doit_images.ci.testing.planned import tests_of
 from doit_images.ci.testing.variants import name_of, with_tests
 from doit_images.ci.updating import locks
 from doit_images.core.base import commands
-from doit_images.core.base.errors import UserError
+from doit_images.core.base.errors import UserError, nearest
 from doit_images.core.base.timestamps import utc
 from doit_images.core.engine.client import host_platform
 from doit_images.core.inputs.image_inputs import ImageInputs
@@ -58,7 +58,9 @@ def _known_names(names: Sequence[str], texts: Mapping[Path, str]) -> None:
     locked = locks.names(texts)
     for name in names:
         if canonicalize_name(name) not in locked:
-            raise UserError(f"no lock of this project has the package {name}", remedy="doit deps_check lists them")
+            near = nearest(canonicalize_name(name), locked)
+            remedy = f"did you mean {near}?" if near else "a new one is asked for in what the lock is made from"
+            raise UserError(f"no lock of this project has the package {name}", remedy=remedy)
 
 
 def _locked(run: Run, names: Sequence[str], before: Mapping[Path, str], cooldown: float) -> list[locks.LockChange]:
