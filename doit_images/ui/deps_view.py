@@ -17,6 +17,10 @@ from doit_images.core.run import Run
 def check(run: Run, cooldown: str, as_json: bool) -> None:
     """Print what ``deps_update`` would change, and which locked packages have a known advisory, to standard output."""
     root = run.project.directory
+    if not any(locks.find(root)) and (strange := next(locks.left_out(root), "")):
+        raise UserError(
+            f"no lock here is understood: {strange}", where=str(root), remedy="docs/dependencies.md lists those"
+        )
     changes, known = update.newer(run, _seconds(cooldown)), advisories.known(run, locks.find(root))
     if as_json:
         audited = {"advisories": _plain(known.advisories, root), "not_audited": known.skipped} if known else {}
@@ -27,7 +31,7 @@ def check(run: Run, cooldown: str, as_json: bool) -> None:
     for line in (*(change.shown(root) for change in changes), *shown, *audit.skipped):
         print(line)
     if not locks.texts(root):
-        print("no requirements are locked here: `uv pip compile --generate-hashes` locks some")
+        print("no lock that is understood is here: `uv lock` and `uv pip compile --generate-hashes` make some")
         return
     told = "pip-audit is not installed, so nothing is known of advisories (pip install pip-audit)"
     print(f"{len(changes)} newer; {told if known is None else f'{len(audit.advisories)} known advisories'}")

@@ -35,8 +35,13 @@ def sbom(run: Run, images: Sequence[str], attach: bool) -> None:
     from doit_images.ci.sbom.installed import installed
     from doit_images.ci.updating import locks
 
-    texts = locks.texts(run.project.directory).values()
-    pinned = {name: version for text in texts for name, version in locks.pins(text).items()}
+    texts = locks.texts(run.project.directory)
+    pinned = {
+        name: version
+        for lock in texts
+        if lock.name != locks.NPM
+        for name, version in locks.pins(lock, texts[lock]).items()
+    }
 
     def content(decision: Decision, image: LocalImage, digest: str) -> Documents:
         inputs, found = decision.inputs, installed(run.engine, image.id)

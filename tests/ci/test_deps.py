@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,34 +14,146 @@ import pytest
 
 from doit_images.ci.updating import advisories, locks, update
 from doit_images.ci.updating.advisories import Advisory
+from doit_images.core.base.errors import UserError
 from tasks import ROOT
 from tests.conftest import Lab, file_in
 from tests.package_index import LocalIndex, serving
 
 
-def test_a_lock_is_what_is_made_from_a_file_of_the_same_name_with_hashes(tmp_path: Path) -> None:
+def test_which_files_are_locks(tmp_path: Path) -> None:
     for path, text in {
         "a/requirements.in": "x",
         "a/requirements.txt": "x==1 \\\n    --hash=sha256:00\n",
         "b/requirements.txt": "y==1 --hash=sha256:00\n",
         "c/requirements.in": "z",
         "c/requirements.txt": "z==1\n",
+        "d/requirements-dev.txt": "z==1 --hash=sha256:00\n",
+        "d/notes.txt": "z==1 --hash=sha256:00\n",
+        "e/uv.lock": "",
+        "e/pylock.toml": "",
+        "e/pylock.dev.toml": "",
+        "e/other.toml": "",
+        "e/package-lock.json": "",
+        "e/node_modules/x/package-lock.json": "",
         ".hidden/requirements.in": "x",
         ".hidden/requirements.txt": "x==1 --hash=sha256:00\n",
     }.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    assert [str(path.relative_to(tmp_path)) for path in locks.find(tmp_path)] == [
+        "a/requirements.txt",
+        "b/requirements.txt",
+        "d/requirements-dev.txt",
+        "e/package-lock.json",
+        "e/pylock.dev.toml",
+        "e/pylock.toml",
+        "e/uv.lock",
+    ]
+
+
+# As uv 0.13, pip 26 and npm 10 write them.
+UV_LOCK = """version = 1
+revision = 5
+requires-python = ">=3.11"
+
+[[package]]
+name = "alpha"
+version = "1.0"
+source = { registry = "https://index.example/simple" }
+wheels = [{ url = "https://index.example/alpha-1.0-py3-none-any.whl", hash = "sha256:00" }]
+
+[[package]]
+name = "app"
+version = "1"
+source = { virtual = "." }
+dependencies = [{ name = "alpha" }]
+"""
+PYLOCK = """lock-version = "1.0"
+created-by = "uv"
+
+[[packages]]
+name = "alpha"
+version = "1.0"
+wheels = [{ url = "https://index.example/alpha-1.0-py3-none-any.whl", hashes = { sha256 = "00" } }]
+"""
+NPM_LOCK = json.dumps(
+    {
+        "lockfileVersion": 3,
+        "packages": {
+            "": {"dependencies": {"alpha": "^1.0.0"}},
+            "own": {"version": "1.0.0"},
+            "node_modules/alpha": {"version": "1.0.0"},
+            "node_modules/alpha/node_modules/@me/beta": {"version": "2.0.0-next.5"},
+            "node_modules/own": {"link": True, "resolved": "own"},
+        },
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "pinned"),
+    [
+        ("uv.lock", UV_LOCK, {"alpha": "1.0"}),
+        ("pylock.dev.toml", PYLOCK, {"alpha": "1.0"}),
+        ("package-lock.json", NPM_LOCK, {"alpha": "1.0.0", "alpha/node_modules/@me/beta": "2.0.0-next.5"}),
+    ],
+)
+def test_what_locks_of_other_kinds_pin(name: str, text: str, pinned: dict[str, str]) -> None:
+    assert locks.pins(Path(name), text) == pinned
+    changed = (
+        text.replace("1.0", "1.1").replace("next.5", "next.6").replace('lock-version = "1.1"', 'lock-version = "1.0"')
+    )
+    changes = locks.difference({Path(name): text}, {Path(name): changed})
+    assert [change.name for change in changes] == sorted(pinned)
+    assert not any(change.lower for change in changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        ("uv.lock", "[[package", "Expected"),
+        ("uv.lock", "[[package]]\nname = 'a'\n", "there is no 'source'"),
+        ("pylock.toml", "lock-version = '9.0'\ncreated-by = 'x'\npackages = []\n", "9.0"),
+        ("package-lock.json", '{"lockfileVersion": 1, "dependencies": {}}', "there is no 'packages'"),
+        ("package-lock.json", "[]", "list indices"),
+    ],
+)
+def test_a_lock_that_cannot_be_read_is_said(name: str, text: str, why: str) -> None:
+    with pytest.raises(UserError, match=re.escape(why)) as caught:
+        locks.pins(Path(name), text)
+    assert str(caught.value).startswith(f"{name}: this lock cannot be read: ")
+
+
+def test_what_cannot_be_made_again_or_is_not_understood_is_said(tmp_path: Path) -> None:
+    files = {"uv.lock": UV_LOCK, "pylock.toml": PYLOCK, "web/package-lock.json": NPM_LOCK, "web/yarn.lock": "x"}
+    for path, text in files.items():
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_text(text)
-    assert list(locks.find(tmp_path)) == [tmp_path / "a/requirements.txt"]
+    lost = "packages are locked, and what makes the lock again is not known"
+    assert list(locks.left_out(tmp_path)) == [
+        "web/yarn.lock: a lock of this kind is not understood",
+        f"pylock.toml: 1 {lost}",
+        f"web/package-lock.json: 2 {lost}",
+    ]
 
 
 def test_a_project_without_locks_has_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "compose.yml").write_text("services: {}\n")
     environ = {**os.environ, "COMPOSE_FILE": str(tmp_path / "compose.yml")}
-    for words, sentence in ((["deps_check"], "no requirements are locked here"), (["deps_update"], "nothing newer")):
-        argv = [sys.executable, "-m", "doit", *words]
-        done = subprocess.run(argv, cwd=ROOT, env=environ, capture_output=True, text=True)
+
+    def ran(word: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "doit", word], cwd=ROOT, env=environ, capture_output=True, text=True
+        )
+
+    for word, sentence in {"deps_check": "no lock that is understood is here", "deps_update": "nothing newer"}.items():
+        done = ran(word)
         assert done.returncode == 0, done.stderr
         assert sentence in done.stdout
+    (tmp_path / "poetry.lock").touch()
+    done = ran("deps_check")
+    assert done.returncode != 0
+    assert "no lock here is understood: poetry.lock" in done.stderr
 
 
 def test_the_difference_of_two_states() -> None:
@@ -60,6 +173,42 @@ def test_what_is_held_stays_or_goes_back_and_never_ahead() -> None:
     seen = [option for option in options if option.startswith("--exclude-newer-package=")]
     assert [option.split("=")[1] for option in seen] == ["foo-bar", "other"]
     assert options[3:] == ["--upgrade-package=foo-bar<=2", "--upgrade-package=old", "--upgrade-package=other<=1.5"]
+
+
+def test_newer_releases_in_a_lock_of_uvs(tmp_path: Path, index: LocalIndex) -> None:
+    (tmp_path / "compose.yml").write_text("services: {}\n")
+    (tmp_path / "app").mkdir()
+    lock, project = tmp_path / "app/uv.lock", tmp_path / "app/pyproject.toml"
+    project.write_text(
+        '[project]\nname = "app"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = ["alpha", "beta"]\n'
+    )
+    environ = {
+        **os.environ,
+        "COMPOSE_FILE": str(tmp_path / "compose.yml"),
+        "UV_DEFAULT_INDEX": index.url,
+        "UV_NO_CACHE": "1",
+    }
+
+    def ran(*words: str, cwd: Path = ROOT) -> str:
+        done = subprocess.run(words, cwd=cwd, env=environ, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    uv, doit = str(Path(sys.executable).with_name("uv")), (sys.executable, "-m", "doit")
+    ran(uv, "lock", cwd=lock.parent)
+    index.add("alpha", "1.1", 10)
+    index.add("alpha", "9.9", 1)  # somebody took over the project yesterday
+    text = lock.read_text()
+    wanted = [{"lock": "app/uv.lock", "name": "alpha", "before": "1.0", "after": "1.1"}]
+    assert json.loads(ran(*doit, "deps_check", "--json")) == {"changes": wanted}
+    assert lock.read_text() == text, "to look changes nothing"
+    assert json.loads(ran(*doit, "deps_update", "--json")) == wanted
+    ran(uv, "lock", "--check", cwd=lock.parent)
+    assert json.loads(ran(*doit, "deps_update", "--json", "--cooldown", "0d"))[0]["after"] == "9.9"
+    index.add("beta", "1.1", 30)
+    ran(*doit, "deps_update")
+    assert locks.pins(lock, lock.read_text()) == {"alpha": "9.9", "beta": "1.1"}, "what is locked stays, however young"
+    ran(uv, "lock", "--check", cwd=lock.parent)
 
 
 # As pip-audit 2.10 answers about a lock, with status 1.
@@ -121,7 +270,8 @@ def locked(lab: Lab, busybox: str, index: LocalIndex) -> Lab:
 
 
 def pins_of(lab: Lab) -> dict[str, str]:
-    return locks.pins((lab.folder / "c/requirements.txt").read_text())
+    lock = lab.folder / "c/requirements.txt"
+    return locks.pins(lock, lock.read_text())
 
 
 @pytest.mark.engine
@@ -182,7 +332,7 @@ def test_what_only_tests_read_is_tested_too(locked: Lab, index: LocalIndex) -> N
     assert "app passed in" in done.stderr
     assert "1 image fresh" in done.stderr, "the image itself has none of it"
     taken = lock.read_text()
-    assert locks.pins(taken) == {"beta": "1.4"} != locks.pins(before)
+    assert locks.pins(lock, taken) == {"beta": "1.4"} != locks.pins(lock, before)
     index.add("beta", "1.5", 20)
     done = locked.doit("deps_update")
     assert done.returncode != 0

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from doit_images.ci.updating.locks import NPM, pins
 from doit_images.ci.updating.update import with_tools
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
@@ -39,14 +41,23 @@ def known(run: Run, locks: Iterable[Path]) -> Audit | None:
     program = shutil.which("pip-audit", path=with_tools(run.environ)["PATH"])
     if not program:
         return None
-    audits = [_asked(run, program, lock) for lock in locks]
-    skipped = dict.fromkeys(words for audit in audits for words in audit.skipped)
+    found = [*locks]
+    audits = [_asked(run, program, lock) for lock in found if lock.name != NPM]
+    told = [
+        f"{lock}: pip-audit knows nothing of npm's packages (`npm audit` does)" for lock in found if lock.name == NPM
+    ]
+    skipped = dict.fromkeys([*(words for audit in audits for words in audit.skipped), *told])
     return Audit(tuple(each for audit in audits for each in audit.advisories), tuple(skipped))
 
 
 def _asked(run: Run, program: str, lock: Path) -> Audit:
-    options = ["--require-hashes", "--disable-pip", "--progress-spinner=off", "--format=json", "--desc=off"]
-    done = commands.run([program, *options, f"--requirement={lock}"], env=with_tools(run.environ))
+    with tempfile.TemporaryDirectory() as folder:
+        asked, hashes = lock, "--require-hashes"
+        if lock.suffix != ".txt":  # of a lock of another kind it gets what that pins
+            asked, hashes = Path(folder, "requirements.txt"), "--no-deps"
+            asked.write_text("".join(f"{name}=={version}\n" for name, version in pins(lock, lock.read_text()).items()))
+        options = [hashes, "--disable-pip", "--progress-spinner=off", "--format=json", "--desc=off"]
+        done = commands.run([program, *options, f"--requirement={asked}"], env=with_tools(run.environ))
     try:
         return answered(lock, done.stdout)
     except (ValueError, KeyError, TypeError):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
@@ -66,19 +66,28 @@ def _known_names(names: Sequence[str], texts: Mapping[Path, str]) -> None:
 def _locked(run: Run, names: Sequence[str], before: Mapping[Path, str], cooldown: float) -> list[locks.LockChange]:
     """Lock newer releases; what the locks then pin otherwise than ``before``. uv would go back behind a locked release
     that is younger than the cool-down: such packages are locked again, and stay."""
-    if not before:
-        return []
+    for sentence in locks.left_out(run.project.directory):
+        run.events.say(sentence)
     cutoff, held = time.time() - cooldown, dict[str, str]()
     while True:
-        options = lock_options(names or locks.names(before), held, cutoff)
-        argv = [*shlex.split(run.settings.lock_command), *options]
-        commands.run(argv, cwd=run.project.directory, env=with_tools(run.environ)).checked("the locks cannot be made")
+        for argv, folder in _lockers(run, before, lock_options(names or locks.names(before), held, cutoff)):
+            commands.run(argv, cwd=folder, env=with_tools(run.environ)).checked("the locks cannot be made")
         changes = locks.difference(before, {path: path.read_text() for path in before})
         lower = {change.name: change.before for change in changes if change.lower and change.name not in held}
         if not lower:
             return changes
         held |= lower
         _write_back(before, set(before))
+
+
+def _lockers(run: Run, before: Mapping[Path, str], options: Sequence[str]) -> Iterator[tuple[list[str], Path]]:
+    """The commands that make these locks again with these options, each with its folder."""
+    if any(lock.name != locks.UV for lock in before if locks.makes_again(lock)):
+        yield [*shlex.split(run.settings.lock_command), *options], run.project.directory
+    for lock in before:
+        if lock.name == locks.UV:
+            yield ["uv", "lock", *options], lock.parent
+            yield ["uv", "lock"], lock.parent  # uv writes the cool-down into its lock: now without, with the same pins
 
 
 def lock_options(names: Sequence[str], held: Mapping[str, str], cutoff: float) -> list[str]:
