@@ -42,7 +42,11 @@ class Control(control.TaskControl):  # type: ignore[misc]
         try:
             super().process(task_selection)
         except InvalidCommand as error:
-            raise InvalidCommand(unknown_task(error.not_found, self.tasks)) if error.not_found else error from None
+            if not (word := error.not_found):
+                raise
+            words = list(task_selection or ())
+            before = words[words.index(word) - 1] if word in words[1:] else ""
+            raise InvalidCommand(unknown_task(word, self.tasks, before)) from None
         if DRY_RUN["name"] in WISHES:
             self._plan_instead()
 
@@ -100,14 +104,16 @@ def is_quiet() -> bool:
     return QUIET["name"] in WISHES
 
 
-def unknown_task(word: str, tasks: Mapping[str, Task]) -> str:
-    """That there is no such task, and which was meant: by its own name or by that of an image.
+def unknown_task(word: str, tasks: Mapping[str, Task], before: str = "") -> str:
+    """That there is no such task, and which was meant: by its own name, by that of an image, or by that of a part of
+    the task that stands ``before`` it.
 
     >>> unknown_task("paln", {"plan": Task("plan", None)})
     'unknown task `paln` (did you mean `plan`?)'
     """
     meant = {image: names()(f"build:{image}") for image in _images(tasks)}
     meant |= {name: name for name in tasks if not name.startswith("_")}
+    meant |= {name.partition(":")[2]: name for name in tasks if before and name.startswith(f"{before}:")}
     close = nearest(word, meant)
     remedy = f"did you mean `{meant[close]}`?" if close else "`doit list` names them all"
     return names().in_text(f"unknown task `{word}` ({remedy})")

@@ -78,6 +78,20 @@ def test_a_slip_is_answered_in_one_sentence(control: Callable[[str], object], wo
 
 
 @pytest.mark.parametrize(
+    ("words", "said"),
+    [("test_image wbe", "test_image:web"), ("test_image auth", "build:auth"), ("wbe", "build:web")],
+)
+def test_a_part_of_the_task_before_it_is_meant(
+    control: Callable[[str], object], monkeypatch: pytest.MonkeyPatch, words: str, said: str
+) -> None:
+    """``test_image web`` is ``test_image:web``, and not the image's build."""
+    tests = [{"name": name, "actions": None} for name in ("test_image", "test_image:web", "test_image:unit")]
+    monkeypatch.setitem(globals(), "TASKS", [*TASKS, *tests])
+    with pytest.raises(InvalidCommand, match=f"did you mean `{said}`"):
+        control(words)
+
+
+@pytest.mark.parametrize(
     ("words", "images", "said"),
     [
         ("build --dry-run", [], ""),
