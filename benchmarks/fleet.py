@@ -148,7 +148,7 @@ class Machine:
         def say(text: str) -> None:
             seen.said[text.partition("`")[0].partition("(")[0].strip()[:70]] += 1
 
-        share = Share(self._fleet.registry, True, say)
+        share = Share(self._fleet.registry, write=True, say=say)
         counted: Any = Counted(share.registry.client.transport, seen)
         share.registry.client.transport = counted
         coordinator = BuildCoordinator(self._fleet.redis, say, LEASE_SECONDS)

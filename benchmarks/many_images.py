@@ -59,15 +59,15 @@ def main() -> None:
         }
 
         def plain() -> float:
-            return _asked(Share(f"localhost:{registry.port}", True, say), wanted)
+            return _asked(Share(f"localhost:{registry.port}", write=True, say=say), wanted)
 
         def indexed() -> float:
-            share = Share(f"localhost:{registry.port}", True, say)
+            share = Share(f"localhost:{registry.port}", write=True, say=say)
             share.ask_first(BuildCoordinator(url, say).index, 3600.0)
             return _asked(share, wanted)
 
         def known() -> float:
-            share = Share(f"localhost:{registry.port}", True, say)
+            share = Share(f"localhost:{registry.port}", write=True, say=say)
             share.memory = Remembered(folder / "answers.json", 0.0)
             return _asked(share, wanted)
 

@@ -17,7 +17,7 @@ _DAY = 86400.0
 _REMEDY = "doit rebuild_base"
 
 
-def check(run: Run, as_json: bool) -> None:
+def check(run: Run, *, as_json: bool) -> None:
     """Print how old the base is and which of Debian's packages in the images have newer versions, to standard output.
     ``UserError`` where that is reason to make the base again: security fixes, or more days than are wanted."""
     pending = _pending(run)

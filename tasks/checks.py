@@ -174,7 +174,7 @@ def _chosen(keyword: str) -> list[str]:
 
 
 def run_tests(
-    words: Sequence[str], more: bool = False, engine: str = "here", store: str = "both", keyword: str = ""
+    words: Sequence[str], *, more: bool = False, engine: str = "here", store: str = "both", keyword: str = ""
 ) -> Any:
     """Run pytest with these words; with ``CI`` set, a skip of anything that this machine can run is a failure.
 

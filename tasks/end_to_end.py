@@ -41,7 +41,7 @@ _NAME, _JUNIT = "e2e/test", "e2e.xml"
 _TESTS = (E2E, "tests/__init__.py", "tests/conftest.py", "pyproject.toml", "requirements-dev.txt")
 
 
-def run_tests(run: Run, words: Sequence[str], again: bool = False, runs: str = "1") -> None:
+def run_tests(run: Run, words: Sequence[str], *, again: bool = False, runs: str = "1") -> None:
     """Start a stack of its own, run the end-to-end tests against it, so many times, and remove it, whatever happens;
     unless they passed before on all that they see (``again``: also then). ``UserError`` when the stack does not become
     healthy or a test fails, and the containers' logs are kept then; else it is kept that they passed."""

@@ -22,7 +22,7 @@ def task_lock() -> Task:
     return {"actions": [(lock,)], "task_dep": ["_dev_environment"], "params": [upgrade], "pos_arg": "packages", **PLAIN}
 
 
-def lock(upgrade: bool, packages: Sequence[str]) -> Any:
+def lock(*, upgrade: bool, packages: Sequence[str]) -> Any:
     """Write both locks; a version that is locked stays while it is allowed, unless it is to be upgraded."""
     from doit_images.ci.updating import locks
     from tasks.checks import run_tool

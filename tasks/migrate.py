@@ -54,7 +54,7 @@ class Replacement:
     volumes: tuple[str, ...]
 
 
-def migrate(run: Run, dry_run: bool, undo: bool, yes: bool) -> None:
+def migrate(run: Run, *, dry_run: bool, undo: bool, yes: bool) -> None:
     """Migrate, or go on with a migration that was interrupted, or ``undo`` that one.
 
     ``UserError`` when there is nothing to migrate or to undo, when data would be left behind, and when the new stack
@@ -72,17 +72,17 @@ def migrate(run: Run, dry_run: bool, undo: bool, yes: bool) -> None:
         elif left and left.phase in (Phase.DONE, Phase.UNDONE):
             _go_on(run, left)
         elif left:
-            _take_up(run, left, undo, yes)
+            _take_up(run, left, undo=undo, yes=yes)
         elif undo:
             raise UserError(
                 "no migration was interrupted, so there is none to undo",
                 remedy=f"COMPOSE_FILE={standard_of(run).name} doit up_optimized brings up the standard deployment",
             )
         else:
-            _begin(run, dry_run, yes)
+            _begin(run, dry_run=dry_run, yes=yes)
 
 
-def _begin(run: Run, dry_run: bool, yes: bool) -> None:
+def _begin(run: Run, *, dry_run: bool, yes: bool) -> None:
     run.settings.need_engine()
     changes = _plan(run)
     if not changes:
@@ -100,7 +100,7 @@ def _begin(run: Run, dry_run: bool, yes: bool) -> None:
     _go_on(run, journal.begun(run, _ran(run)))
 
 
-def _take_up(run: Run, left: Journal, undo: bool, yes: bool) -> None:
+def _take_up(run: Run, left: Journal, *, undo: bool, yes: bool) -> None:
     """Go on with what an interrupted migration left. It may have been left long ago: what runs counts, and whoever runs
     this is asked before anything is replaced."""
     found = _found(run, left)

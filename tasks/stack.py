@@ -49,5 +49,5 @@ class EndToEnd:
         return asked.result is not None
 
 
-def _ci_test(words: Any, again: bool, runs: str, *, task: Any) -> Any:
-    return shown("tasks.end_to_end:run_tests", list(words or ()), again, runs, task=task)
+def _ci_test(words: Any, *, again: bool, runs: str, task: Any) -> Any:
+    return shown("tasks.end_to_end:run_tests", list(words or ()), again=again, runs=runs, task=task)

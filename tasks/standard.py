@@ -35,9 +35,9 @@ def declared_both_ways(run: Run) -> dict[str, tuple[str, str]]:
     }
 
 
-def image_sizes(run: Run, names: Sequence[str], as_json: bool, setting: str) -> None:
+def image_sizes(run: Run, names: Sequence[str], *, as_json: bool, setting: str) -> None:
     """The action of ``image_sizes``: beside the standard images, where these are declared."""
     standard: dict[str, str] = {}
     with contextlib.suppress(UserError):
         standard = {name: refs[0] for name, refs in declared_both_ways(run).items()}
-    sizes_view.show_beside(standard, run, names, as_json, setting)
+    sizes_view.show_beside(standard, run, names, as_json=as_json, setting=setting)

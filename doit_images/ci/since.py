@@ -159,7 +159,9 @@ def _decide(earlier: Seen | None, now: Seen, root: str) -> dict[str, Decision]:
 
     known = plan.Known(snapshot, config_of, record_of, lambda inputs, local_image: local_image.id)
     doubts = {name: doubt for name in now.images if earlier and (doubt := _doubt(name, earlier, now))}
-    decided = plan.plan({name: _judged(inputs, name in doubts) for name, inputs in now.images.items()}, known)
+    decided = plan.plan(
+        {name: (_doubted if name in doubts else _judged)(inputs) for name, inputs in now.images.items()}, known
+    )
     return {
         name: _told(decision, [doubts[name]] if name in doubts else [] if name in built else [NEW], root)
         for name, decision in decided.items()
@@ -183,10 +185,13 @@ def _doubt(name: str, earlier: Seen, now: Seen) -> str:
     return ""
 
 
-def _judged(inputs: ImageInputs, doubtful: bool) -> ImageInputs:
-    """As it is planned: what every run builds is due, and what is in doubt is like nothing that was built."""
-    if doubtful:
-        return replace(inputs, problem="", input_digest="", fingerprint="")
+def _doubted(inputs: ImageInputs) -> ImageInputs:
+    """An image in doubt as it is planned: it is like nothing that was built."""
+    return replace(inputs, problem="", input_digest="", fingerprint="")
+
+
+def _judged(inputs: ImageInputs) -> ImageInputs:
+    """Any other image as it is planned: what every run builds is due."""
     return replace(inputs, due=True) if plan.own_only(inputs) and not inputs.image.duplicate_of else inputs
 
 

@@ -19,8 +19,8 @@ def option(long: str, default: object, help: str, name: str = "") -> Task:
     return {"name": name, "long": long, "type": type(default), "default": default, "help": help}
 
 
-JSON: Task = option("json", False, "as JSON", name="as_json")
-YES: Task = {**option("yes", False, "do not ask"), "short": "y"}
+JSON: Task = option("json", default=False, help="as JSON", name="as_json")
+YES: Task = {**option("yes", default=False, help="do not ask"), "short": "y"}
 # A task that prints, or talks with its user: no line of doit's own, and its output as it is.
 PLAIN: Task = {"io": {"capture": False}, "uptodate": [False]}
 QUIET: Task = {**PLAIN, "meta": {"quiet": True}}

@@ -109,11 +109,18 @@ def task_build_base() -> Iterator[Task]:
     yield group(names()("build_base"), "build only the images that other images build on", bases)
 
 
-def make_image(name: str, no_cache: bool = False) -> Any:
+def make_image(name: str) -> Any:
     """The action of one image."""
     from doit_images.core.building.make import make
 
-    return make(current(), name, no_cache)
+    return make(current(), name)
+
+
+def rebuild_image(name: str) -> Any:
+    """The action of one image that is built without any cache."""
+    from doit_images.core.building.make import rebuild
+
+    return rebuild(current(), name)
 
 
 def _needs(inputs: ImageInputs, run: Run) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from doit_images.cli.action import JSON, YES, Task, option, quiet
-from doit_images.cli.build import declared_images, make_image
+from doit_images.cli.build import declared_images, make_image, rebuild_image
 from doit_images.cli.process import names
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.settings import CacheBackend
@@ -87,7 +87,7 @@ def task_rebuild() -> Iterator[Task]:
             "name": name,
             "doc": f"build {inputs.image.ref} again, without any cache",
             # A duplicate service is named after what was just built.
-            "actions": [(make_image, [name, not inputs.image.duplicate_of])],
+            "actions": [(make_image if inputs.image.duplicate_of else rebuild_image, [name])],
             "task_dep": [names()(f"rebuild:{other}") for other in inputs.needs],
             "meta": {"image": name},
             "io": {"capture": False},

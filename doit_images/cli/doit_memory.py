@@ -72,7 +72,7 @@ class Memory(dependency.SqliteDB):  # type: ignore[misc]
 
     def in_(self, task_id: str) -> Any:
         """Whether anything is known of this task."""
-        return self._tried(lambda: super(Memory, self).in_(task_id), False)
+        return self._tried(lambda: super(Memory, self).in_(task_id), otherwise=False)
 
     def remove(self, task_id: str) -> None:
         """Forget this task."""

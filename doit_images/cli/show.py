@@ -29,6 +29,7 @@ def task_plan() -> Task:
 def _plan(
     run: Run,
     images: Sequence[str],
+    *,
     as_json: bool,
     at: str,
     staged: bool,

@@ -211,7 +211,7 @@ class Alone:
         self, what: str, waits: Callable[[str], None], expected: float | None = None
     ) -> AbstractContextManager[bool]:
         """Nobody is waited for."""
-        return nullcontext(False)
+        return nullcontext(enter_result=False)
 
     def watch(self, what: str, waits: Callable[[str], None], expected: float | None = None) -> bool:
         """Nobody is waited for."""

@@ -69,7 +69,8 @@ class LocalImages:
 
     def config_of(self, local_image: LocalImage) -> ImageConfig:
         """What is known of an image that the engine holds."""
-        return self._configs.get(local_image.id, local_image.fixed)
+        get = self._configs.get if local_image.fixed else self._configs.get_passing
+        return get(local_image.id)
 
     def keep_configs(self) -> None:
         """Write down, for later runs, what was learnt about the images that are here."""

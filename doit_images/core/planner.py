@@ -76,14 +76,15 @@ class Planner:
             self._sources.learn(decided)
         return decided
 
-    def decide(self, name: str, *, refresh: bool = False) -> Decision:
-        """What is to be done about one image now: as planned if nothing changed since, else from what it needs alone.
-        ``refresh``: with its folders walked again, for whoever is about to act on it."""
-        if refresh:
-            return self._settled(lambda: self._again(name))
+    def decide(self, name: str) -> Decision:
+        """What is to be done about one image: as planned if nothing changed since, else from what it needs alone."""
         if self._valid() is not None or not self._local.version:
             return self.decisions()[name]
         return self._settled(lambda: self._alone(self._sources.resolver, name))
+
+    def decide_again(self, name: str) -> Decision:
+        """The same with its folders walked again, for whoever is about to act on it."""
+        return self._settled(lambda: self._again(name))
 
     def built(self, name: str) -> None:
         """This image was built in this run."""
@@ -162,7 +163,7 @@ class Planner:
     def _resolved(self, resolver: InputResolver, platform: str, only: str = "") -> dict[str, ImageInputs]:
         return resolver.resolve(platform, self._local.configs_of, only, self._sources.built_on())
 
-    def _planned(self, inputs: Mapping[str, ImageInputs], whole: bool = False) -> dict[str, Decision]:
+    def _planned(self, inputs: Mapping[str, ImageInputs], *, whole: bool = False) -> dict[str, Decision]:
         """Decide about all of these; the shared registry is asked about what would else be built, and once in a while
         about all. Which of its results take the place of one here is settled for all images together (``whole``)."""
         inputs = {name: self._checked(each) for name, each in inputs.items()}
@@ -196,7 +197,7 @@ class Planner:
 
             if not ask and (remembered := agreement.remembered(decided, planned, recall)):
                 return self._possible(remembered)
-            decided, taken = agreement.Agreement(decided, planned, look, self.content_of).reach(ask, whole)
+            decided, taken = agreement.Agreement(decided, planned, look, self.content_of).reach(ask, whole=whole)
             if whole:
                 self._taken = taken
         if due and not self._taken:

@@ -21,31 +21,31 @@ from doit_images.core.buildkit import builder
 from doit_images.core.engine.client import in_groups, one_of
 from doit_images.core.run import Run
 from doit_images.pruning import disk_usage
-from doit_images.pruning.prune import BUILD_CACHES, Item, ItemKind, Pruning, choose, days, listed
+from doit_images.pruning.prune import ANY_AGE, BUILD_CACHES, Item, ItemKind, Pruning, choose, days, listed
 
 _ROUNDS = 3
 
 
-def prune(run: Run, dry_run: bool, everything: bool, yes: bool, as_json: bool) -> None:
+def prune(run: Run, *, dry_run: bool, everything: bool, yes: bool, as_json: bool) -> None:
     """Remove what is too old or too much, or with ``everything`` all that nothing needs.
 
     What would be removed is printed first: for ``dry_run`` to standard output, and that is all; else to standard error,
     and then it is asked about. ``UserError`` without agreement. Of that, what is needed or was used meanwhile stays:
     once no build with this engine runs, which is waited for, everything is looked at again."""
     asked = time.time()
-    settings = run.settings
-    chosen = choose(disk_usage.all_items(run), settings.cache_max_age, settings.cache_max_size, everything)
+    max_age = ANY_AGE if everything else run.settings.cache_max_age
+    chosen = choose(disk_usage.all_items(run), max_age, run.settings.cache_max_size)
     if dry_run:
-        print(json.dumps(as_data(chosen), indent=2) if as_json else summary(run, chosen, everything))
+        print(json.dumps(as_data(chosen), indent=2) if as_json else summary(run, chosen, max_age))
         return
-    print(summary(run, chosen, everything), file=sys.stderr)
+    print(summary(run, chosen, max_age), file=sys.stderr)
     if not chosen.gone:
         return
     if not yes:
         confirm()
     agreed = {item.key: item for item, _ in chosen.gone}
     with lock.exclusive(prune_lock.path_of(run.engine), "waiting for builds to end that use what is there"):
-        gone, left = _remove_agreed(run, everything, agreed, asked)
+        gone, left = _remove_agreed(run, max_age, agreed, asked)
     if as_json:
         print(json.dumps(as_data(Pruning(tuple(gone), chosen.left)), indent=2))
     for key, item in agreed.items():
@@ -55,7 +55,7 @@ def prune(run: Run, dry_run: bool, everything: bool, yes: bool, as_json: bool) -
 
 
 def _remove_agreed(
-    run: Run, everything: bool, agreed: Mapping[str, Item], asked: float
+    run: Run, max_age: float, agreed: Mapping[str, Item], asked: float
 ) -> tuple[list[tuple[Item, int]], dict[str, str]]:
     """Remove what was agreed to and is still reclaimable; returns it with the bytes freed, and why some is still there.
 
@@ -66,7 +66,7 @@ def _remove_agreed(
     left: dict[str, str] = {}
     for number in range(_ROUNDS + 1):
         run = run.anew()
-        now = _choose_unused(run, everything, agreed if number == 0 else None, asked)
+        now = _choose_unused(run, max_age, agreed if number == 0 else None, asked)
         if number and not now.gone:
             break
         left |= remove(run, now)
@@ -74,15 +74,14 @@ def _remove_agreed(
     return gone, left
 
 
-def _choose_unused(run: Run, everything: bool, only: Container[str] | None, since: float) -> Pruning:
+def _choose_unused(run: Run, max_age: float, only: Container[str] | None, since: float) -> Pruning:
     """What would be removed now, of that only these keys (None: the build cache), and nothing that was used since that
     time."""
-    settings = run.settings
     items = disk_usage.all_items(run)
     unused = time.time() - since
     reclaimable = {
         item.key
-        for item, _ in choose(items, settings.cache_max_age, settings.cache_max_size, everything).gone
+        for item, _ in choose(items, max_age, run.settings.cache_max_size).gone
         # How long a dedicated builder did not use a record, it only says in round figures.
         if (item.idle >= unused or item.kind == ItemKind.BUILDER)
         and (item.key in only if only is not None else item.kind in BUILD_CACHES)
@@ -91,10 +90,10 @@ def _choose_unused(run: Run, everything: bool, only: Container[str] | None, sinc
     items = [
         item if item.needed or item.key in reclaimable else replace(item, needed="not agreed to") for item in items
     ]
-    return choose(items, 0.0, 0, everything=True)
+    return choose(items, ANY_AGE, 0)
 
 
-def summary(run: Run, chosen: Pruning, everything: bool) -> str:
+def summary(run: Run, chosen: Pruning, max_age: float) -> str:
     """What would be removed, in words: every image and folder by name, and of a build cache's records the largest."""
     settings = run.settings
     if not chosen.gone:
@@ -107,8 +106,8 @@ def summary(run: Run, chosen: Pruning, everything: bool) -> str:
         lines += listed(pairs)
     why = (
         "all that nothing needs"
-        if everything
-        else f"unused for {days(settings.cache_max_age)}, or too much for {size_text(settings.cache_max_size)}"
+        if max_age == ANY_AGE
+        else f"unused for {days(max_age)}, or too much for {size_text(settings.cache_max_size)}"
     )
     lines.append(f"{size_text(chosen.freed)} would be removed ({why}), {size_text(chosen.left)} reclaimable stay")
     return "\n".join(lines)

@@ -7,6 +7,7 @@ disk, long unused.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -31,6 +32,8 @@ class ItemKind(StrEnum):
     """In the shared registry: no disk of this machine."""
 
 
+ANY_AGE = -math.inf
+"""As the greatest age: all that is reclaimable goes, however new it is."""
 BUILD_CACHES = (ItemKind.ENGINE, ItemKind.BUILDER)
 """The kinds that belong to everybody who builds with the same BuildKit."""
 
@@ -74,12 +77,12 @@ class Pruning:
         return sum(size for _, size in self.gone)
 
 
-def choose(items: Sequence[Item], max_age: float, max_size: int, everything: bool = False) -> Pruning:
-    """What goes so that nothing reclaimable is older than ``max_age`` seconds, and all of it together occupies no more
-    than ``max_size`` bytes besides what is needed; with ``everything`` all that is reclaimable."""
+def choose(items: Sequence[Item], max_age: float, max_size: int) -> Pruning:
+    """What goes so that nothing reclaimable is older than ``max_age`` seconds (``ANY_AGE``: nothing stays), and all of
+    it together occupies no more than ``max_size`` bytes besides what is needed."""
     disk = _Pruned(items)
     by_age = sorted(disk.free, key=lambda item: -item.idle)
-    old = [item for item in by_age if everything or item.idle > max_age]
+    old = [item for item in by_age if item.idle > max_age]
     disk.remove_all(old)
     by_use = sorted(disk.free, key=usefulness)
     while disk.left > max_size:

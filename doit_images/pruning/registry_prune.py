@@ -26,7 +26,7 @@ from doit_images.core.base.settings import Settings
 from doit_images.core.run import Run
 from doit_images.pruning import git_states
 from doit_images.pruning.git_states import Needed
-from doit_images.pruning.prune import Item, ItemKind, Pruning, choose, listed
+from doit_images.pruning.prune import ANY_AGE, Item, ItemKind, Pruning, choose, listed
 from doit_images.pruning.registry_contents import Contents, Held, Repository
 from doit_images.share import connection
 from doit_images.share.no_answer import NoImage, Unavailable
@@ -39,10 +39,9 @@ class _Results:
     """The shared results of this project as they were last looked at, with those that somebody needs; also those in
     further repositories. Raises as the registry and ``git_states`` do."""
 
-    def __init__(self, run: Run, everything: bool, further: Iterable[str] = ()) -> None:
-        self._run, self._everything = run, everything
+    def __init__(self, run: Run, max_age: float, further: Iterable[str] = ()) -> None:
+        self._run, self._max_age = run, max_age
         self._registry = connection.of(run).share.registry
-        self._age = 0.0 if everything else run.settings.registry_max_age
         self._last = _LastNeeded(run.folder / "last-needed.json")
         self._repositories: dict[str, Repository] = {}
         self.needed = Needed()
@@ -53,14 +52,14 @@ class _Results:
             there = [held for one in self._repositories.values() for held in one.there.named.values()]
             platforms = frozenset(platform for held in there for platform in held.platforms)
             if platforms != asked:
-                asked, self.needed = platforms, git_states.needed(run, platforms, self._age)
+                asked, self.needed = platforms, git_states.needed(run, platforms, max(0.0, max_age))
             paths = self.needed.paths - self._repositories.keys()
 
     def chosen(self) -> Pruning:
         """Those that go."""
         there = {path: one.there for path, one in self._repositories.items()}
         found = self._last.heeded(items(there, self.needed))
-        return choose(found, self._run.settings.registry_max_age, sys.maxsize, self._everything)
+        return choose(found, self._max_age, sys.maxsize)
 
     def chosen_again(self, agreed: Mapping[str, Item]) -> list[tuple[Item, int]]:
         """Those of ``agreed`` that have no other tags and are not needed by now, with the bytes that each frees."""
@@ -118,7 +117,7 @@ class _LastNeeded:
         return heeded
 
 
-def prune(run: Run, words: Sequence[str], dry_run: bool, everything: bool, yes: bool, as_json: bool) -> None:
+def prune(run: Run, words: Sequence[str], *, dry_run: bool, everything: bool, yes: bool, as_json: bool) -> None:
     """Remove the shared results of this project that nobody needs; with ``everything`` however new they are. ``words``
     are further repositories to look at, of images that the project does not have any more.
 
@@ -133,11 +132,12 @@ def prune(run: Run, words: Sequence[str], dry_run: bool, everything: bool, yes: 
     if not (dry_run or settings.cache_write):
         raise UserError("CACHE_WRITE is off on this machine", remedy="--dry-run shows what would go")
     try:
-        results = _Results(run, everything, words)
+        max_age = ANY_AGE if everything else settings.registry_max_age
+        results = _Results(run, max_age, words)
         first = results.chosen()
         for name, why in results.needed.unread.items():
             print(f"what {name} needs is not known, so its results go by their age: {why}", file=sys.stderr)
-        text = summary(run.settings, first, everything)
+        text = summary(settings, first, max_age)
         if dry_run or not first.gone:
             print(json.dumps(as_data(first), indent=2) if as_json else text)
             return
@@ -199,12 +199,12 @@ def _why(path: str, tags: Sequence[str], known: Needed, one: Held) -> str:
     return ""
 
 
-def summary(settings: Settings, chosen: Pruning, everything: bool) -> str:
+def summary(settings: Settings, chosen: Pruning, max_age: float) -> str:
     """What would be removed, in words: each result by name, the largest first."""
     age = f"{settings.registry_max_age / _DAY:.0f} days"
     if not chosen.gone:
         return f"nothing to prune: every result is needed by a branch or a tag, or was in the last {age}"
-    why = "no branch and no tag needs them" + ("" if everything else f", and nobody did in the last {age}")
+    why = "no branch and no tag needs them" + ("" if max_age == ANY_AGE else f", and nobody did in the last {age}")
     whole = f"{len(chosen.gone)} results, {size_text(chosen.freed)}, would be removed: {why}"
     return "\n".join([*listed(chosen.gone), whole])
 

@@ -32,13 +32,13 @@ _BELOW = ("*/", "*/*/")  # so deep it is looked for Compose files
 _OURS = "# doit, with everything ready that it needs"
 
 
-def init(folder: Path, wrapper: bool, prefix: str | None, dry_run: bool) -> None:
+def init(folder: Path, *, wrapper: bool, prefix: str | None, dry_run: bool) -> None:
     """Say what is written into the project of this folder and write it; then show the plan of its images. Twice, it
     writes nothing. Raises ``UserError``."""
     _need_compose_file(folder)
     if prefix and not re.fullmatch(r"[a-z_][a-z0-9_]*", prefix):
         raise UserError(f"{prefix!r} is not a valid prefix", remedy="lower-case letters, digits and _, such as docker_")
-    changes = list(planned(folder, wrapper, prefix))
+    changes = list(planned(folder, wrapper=wrapper, prefix=prefix))
     print(told(changes, folder) or "everything is there already: nothing to write")
     if dry_run:
         return
@@ -52,7 +52,7 @@ def init(folder: Path, wrapper: bool, prefix: str | None, dry_run: bool) -> None
     commands.show([sys.executable, "-B", "-m", "doit", f"{prefix}plan"], cwd=folder)
 
 
-def planned(folder: Path, wrapper: bool, prefix: str | None) -> Iterator[FileChange]:
+def planned(folder: Path, *, wrapper: bool, prefix: str | None) -> Iterator[FileChange]:
     """What is to be written. Raises ``UserError``."""
     yield from _dodo(folder / DODO, prefix)
     if wrapper:

@@ -16,7 +16,7 @@ from doit_images.setup.init import DODO, WRAPPER, WRAPPER_NEEDS, is_wrapper, req
 from doit_images.setup.machine import Thing
 
 
-def remove(folder: Path, dry_run: bool, yes: bool) -> None:
+def remove(folder: Path, *, dry_run: bool, yes: bool) -> None:
     """Say what goes of the project of this folder, ask, and let it go. Raises ``UserError`` without agreement, and at
     the end where something could not go."""
     run = Run(root=folder)

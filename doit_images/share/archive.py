@@ -167,7 +167,7 @@ def _docker(engine: Engine, *words: str) -> None:
     commands.run(["docker", *words], env=leading_to(engine.address)).checked(f"docker {words[0]} fails")
 
 
-def export_to(run: Run, mounts: bool, folders: Sequence[str]) -> None:
+def export_to(run: Run, *, mounts: bool, folders: Sequence[str]) -> None:
     """The action of ``cache_export``: to the folder that is named, else to the shared registry; with ``mounts`` what
     cache mounts hold. Raises ``UserError``."""
     if len(folders) > 1:
@@ -180,7 +180,7 @@ def export_to(run: Run, mounts: bool, folders: Sequence[str]) -> None:
     run.events.say(export(run, Path(folders[0]).resolve()) if folders else push_all(run))
 
 
-def import_from(run: Run, mounts: bool, folders: Sequence[str]) -> None:
+def import_from(run: Run, *, mounts: bool, folders: Sequence[str]) -> None:
     """The action of ``cache_import``; with ``mounts``, of what ``cache_export --mounts`` wrote; ``UserError``."""
     if len(folders) != 1:
         raise UserError("cache_import takes the folder that cache_export wrote")

@@ -36,7 +36,7 @@ class CircuitBreaker:
         with self._lock:
             self._failures, self.any_good = 0, True
 
-    def bad(self, at_once: bool = False) -> bool:
+    def bad(self, *, at_once: bool = False) -> bool:
         """It failed; whether that opens the breaker, ``at_once`` or after so many times. True for one caller only."""
         with self._lock:
             self._failures += 1

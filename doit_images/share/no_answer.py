@@ -11,7 +11,7 @@ class Unavailable(Exception):
     ``silent``: there is no answer at all, so that asking about another image would hardly help.
     """
 
-    def __init__(self, what: str, silent: bool = False) -> None:
+    def __init__(self, what: str, *, silent: bool = False) -> None:
         super().__init__(what)
         self.silent = silent
 

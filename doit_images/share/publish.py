@@ -62,7 +62,7 @@ def offer(
         return pushed.content if pushed else run.planner.content_of(decision.inputs, local_image)
 
     def judged() -> Resolution:
-        return verdict(local_image.labels, content, shared_image, on_shared)
+        return verdict(local_image.labels, content, shared_image, on_shared_parents=on_shared)
 
     what = judged()
     if what == Resolution.PUSH and registry.writes and machines.coordinator.lost(wanted.turn):

@@ -48,7 +48,7 @@ class Share:
     """
 
     def __init__(
-        self, address: str, write: bool, say: Callable[[str], None], trust: trusted.Trust = trusted.EVERYBODY
+        self, address: str, *, write: bool, say: Callable[[str], None], trust: trusted.Trust = trusted.EVERYBODY
     ) -> None:
         self.address = address
         self.trust = trust
@@ -343,7 +343,7 @@ class Share:
                 self._say(sentence)
         return shared_image, doubt
 
-    def _tell(self, what: str, so: str, once: bool = False) -> None:
+    def _tell(self, what: str, so: str, *, once: bool = False) -> None:
         """Say what is wrong with the registry, and what follows; ``once``: not if it was wrong before."""
         with self._lock:
             before, self._said = what in self._said, self._said | {what}
@@ -361,7 +361,9 @@ def of(
     """The shared registry by the settings, the ``index`` before it, with what earlier runs knew, if that is kept.
     Raises ``UserError`` for a list of trusted builders that is not one."""
     address = settings.cache_registry
-    share = Share(address, settings.cache_write, say, trusted.of(settings) if address else trusted.EVERYBODY)
+    share = Share(
+        address, write=settings.cache_write, say=say, trust=trusted.of(settings) if address else trusted.EVERYBODY
+    )
     if share.trust is trusted.NOBODY:
         say(": ".join(trusted.undecided(address)))
     index, memory = (None, None) if settings.registry_only else (index, memory)  # it alone can say what it keeps

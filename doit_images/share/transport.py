@@ -239,7 +239,7 @@ class Transport:
             return "http"
         return "https"
 
-    def _tls(self, blindly: bool) -> ssl.SSLContext:
+    def _tls(self, *, blindly: bool) -> ssl.SSLContext:
         """The system's authorities, as the engine trusts them, those of the environment, and the registry's own."""
         context = ssl.create_default_context()
         for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
@@ -255,7 +255,7 @@ class Transport:
         return context
 
 
-def _read(raw: urllib3.BaseHTTPResponse, into: Callable[[bytes], object] | None, bare: bool) -> Answer:
+def _read(raw: urllib3.BaseHTTPResponse, into: Callable[[bytes], object] | None, *, bare: bool) -> Answer:
     """The whole answer, of a bounded size. Each piece when it is there."""
     limits, body = _current.get(), io.BytesIO()
     while not bare and (piece := raw.read1(_PIECE, decode_content=False)):

@@ -128,7 +128,7 @@ def read(folder: Path) -> Archive:
     return archive
 
 
-def restore(run: Run, words: Sequence[str], yes: bool) -> None:
+def restore(run: Run, words: Sequence[str], *, yes: bool) -> None:
     """The action of ``restore``: put an archive in the place of the stack's data. ``UserError`` before anything is
     touched when the archive cannot be used."""
     if len(words) != 1:

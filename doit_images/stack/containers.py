@@ -134,7 +134,7 @@ class Containers:
             with contextlib.suppress(Exception):
                 stream.close()
 
-    def logs(self, container_id: str, tail: int | str = "all", stdout: bool = True) -> str:
+    def logs(self, container_id: str, tail: int | str = "all", *, stdout: bool = True) -> str:
         """The last lines that a container wrote, whichever stream they went to; or those to standard error alone."""
         with _answering():
             data: bytes = _api().logs(container_id, stdout=stdout, stderr=True, tail=tail)

@@ -40,7 +40,7 @@ class ServicesListed:
 
 
 @contextlib.contextmanager
-def waiting(events: Events, live: bool = True) -> Iterator[Show]:
+def waiting(events: Events, *, live: bool = True) -> Iterator[Show]:
     """Emit that services are waited for in the block, and what the block is told of their health."""
     events.emit(WaitBegan(live))
     try:

@@ -52,7 +52,7 @@ def stacks(run: Run) -> list[Choice]:
     return [found[name] for name in sorted(found)]
 
 
-def ps(run: Run, as_json: bool, every: bool) -> None:
+def ps(run: Run, *, as_json: bool, every: bool) -> None:
     """Print the services of this checkout's stack and their containers. With ``every``, each checkout's stack: whose it
     is, its containers and their addresses, how its images are, and the bytes on the disk that no other has."""
     listed = _rows(run) if every else _own(run)
@@ -76,7 +76,7 @@ def _rows(run: Run) -> list[dict[str, Any]]:
     return [_row(run, choice, data, shares) for choice in choices]
 
 
-def down(run: Run, volumes: bool, yes: bool, all_worktrees: bool, gone: bool) -> None:
+def down(run: Run, *, volumes: bool, yes: bool, all_worktrees: bool, gone: bool) -> None:
     """Remove the containers and networks of this checkout's stack, of those of all checkouts of the project, or of
     those whose checkout is ``gone``; with ``volumes`` also their data. The user has to agree where data or the stack of
     another checkout goes. ``UserError`` for those that Compose could not remove."""
@@ -95,26 +95,28 @@ def down(run: Run, volumes: bool, yes: bool, all_worktrees: bool, gone: bool) ->
             return
         if others or (volumes and any(left.volumes for _, left in going)):
             for choice, left in going:
-                print(f"this removes {choice.name}, of {_where(choice)}: {_what(left, volumes)}", file=sys.stderr)
+                print(
+                    f"this removes {choice.name}, of {_where(choice)}: {_what(left, volumes=volumes)}", file=sys.stderr
+                )
             if not yes:
                 confirm()
-        failures = [why for choice, left in going if (why := _remove(choice, left, volumes))]
+        failures = [why for choice, left in going if (why := _remove(choice, left, volumes=volumes))]
     if failures:
         raise UserError("; ".join(failures))
 
 
-def _remove(choice: Choice, left: Belongings, volumes: bool) -> str:
+def _remove(choice: Choice, left: Belongings, *, volumes: bool) -> str:
     """Remove one stack, and say so; "" or why it is still there."""
     done = commands.run(down_argv(choice.name, volumes=volumes), cwd=Path("/"))
     if done.status:
         return f"{choice.name}: docker compose down: {done.why}"
     if not Containers(choice.name).belongings():
         checkout.forget(choice)
-    print(f"removed {choice.name}: {_what(left, volumes)}", file=sys.stderr)
+    print(f"removed {choice.name}: {_what(left, volumes=volumes)}", file=sys.stderr)
     return ""
 
 
-def _what(left: Belongings, volumes: bool) -> str:
+def _what(left: Belongings, *, volumes: bool) -> str:
     parts, data = f"{len(left.containers)} containers, {len(left.networks)} networks", ", ".join(left.volumes)
     if not data:
         return parts

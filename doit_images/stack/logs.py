@@ -17,7 +17,7 @@ from doit_images.stack.checkout import compose_of
 from doit_images.stack.containers import Containers
 
 
-def logs(run: Run, services: Sequence[str], follow: bool, tail: str, since: str) -> None:
+def logs(run: Run, services: Sequence[str], *, follow: bool, tail: str, since: str) -> None:
     """Print the containers' logs to standard output."""
     if tail != "all" and not tail.isdigit():
         raise UserError(f"--tail must be a number or `all`, not {tail!r}")
@@ -30,7 +30,7 @@ def logs(run: Run, services: Sequence[str], follow: bool, tail: str, since: str)
     argv = logs_argv(compose, services, follow=follow, tail=tail, since=since, color=color)
     with commands.start(argv, cwd=compose.directory, env=compose.env) as process:
         for line in process.stdout or ():
-            show_line(line, color)
+            show_line(line, color=color)
     if process.returncode:
         raise UserError(f"docker compose logs ended with status {process.returncode}")
 
@@ -40,7 +40,7 @@ def known_services(compose: Compose) -> list[str]:
     return sorted({*compose.services(), *(container.service for container in Containers(compose.project).look())})
 
 
-def show_line(line: bytes, color: bool) -> None:
+def show_line(line: bytes, *, color: bool) -> None:
     """Pass a line of ``docker compose logs`` on to standard output."""
     # Compose 2.26 clears lines even where it is told that there is no terminal.
     sys.stdout.buffer.write(line if color else line.replace(b"\x1b[2K", b""))
@@ -96,7 +96,7 @@ class Follower:
             ):
                 self._process = process
                 for line in process.stdout or ():
-                    show_line(line, self._color)
+                    show_line(line, color=self._color)
             self._since = time.time()
             # It ends by itself when no container runs; the next may come.
             time.sleep(1 if self._going.is_set() else 0)

@@ -23,7 +23,7 @@ from doit_images.stack.logs import known_services
 _SHELL = ("sh", "-c", "command -v bash >/dev/null && exec bash; exec sh")
 
 
-def shell(run: Run, words: Sequence[str], root: bool, image: str) -> None:
+def shell(run: Run, words: Sequence[str], *, root: bool, image: str) -> None:
     """Open a shell, or run the command behind the service's name, with the tools of ``image`` ("": the base image's).
     ``UserError`` when the service is not there, and for a command that fails."""
     if not words:
@@ -33,7 +33,7 @@ def shell(run: Run, words: Sequence[str], root: bool, image: str) -> None:
     user = "0:0" if root else _user(container)
     if not command and sys.stdin.isatty():
         print(f"as {user} beside {container.name}: its files are in /proc/1/root, `exit` ends this", file=sys.stderr)
-    words = [*_options(container, user, root), image or _tools(run), *(command or _SHELL)]
+    words = [*_options(container, user, root=root), image or _tools(run), *(command or _SHELL)]
     with one_container.created(run.engine, *words) as name:
         argv = ["docker", "start", "--attach", "--interactive", name]
         status = commands.show(argv, env=leading_to(run.engine.address))
@@ -58,7 +58,7 @@ def _running(run: Run, service: str) -> Container:
     raise UserError(f"{service} does not run", remedy="doit up")
 
 
-def _options(container: Container, user: str, root: bool) -> list[str]:
+def _options(container: Container, user: str, *, root: bool) -> list[str]:
     argv = ["--interactive", "--user", user]
     argv += ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
     for kind in ("pid", "network"):

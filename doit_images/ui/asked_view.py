@@ -19,7 +19,7 @@ from doit_images.core.run import Run
 from doit_images.ui import plan_view
 
 
-def check(run: Run, images: Sequence[str], as_json: bool) -> None:
+def check(run: Run, images: Sequence[str], *, as_json: bool) -> None:
     """Ask about these images (default: all), and print each answer as soon as it is known. ``UserError`` where BuildKit
     would have run a step of one that is called fresh."""
     run.settings.need_engine()

@@ -161,7 +161,7 @@ class Board:
                 row.reported = True
                 self.say(text, needed=True)
 
-    def say(self, text: str, needed: bool = False) -> None:
+    def say(self, text: str, *, needed: bool = False) -> None:
         """Show text to people, as one contiguous block, above the live board if there is one; unless it is ``needed``
         not to those who want it quiet."""
         with self._lock:

@@ -22,7 +22,7 @@ from doit_images.share import connection
 from doit_images.ui.statistics import grouped, of_last_runs, share, steps_of
 
 
-def show(run: Run, runs: int, as_json: bool) -> None:
+def show(run: Run, runs: int, *, as_json: bool) -> None:
     """Print the statistics to standard output. Raises ``UserError``."""
     data = gather(run, runs)
     if as_json:

@@ -14,7 +14,7 @@ from doit_images.core.base.settings import age
 from doit_images.core.run import Run
 
 
-def check(run: Run, cooldown: str, as_json: bool) -> None:
+def check(run: Run, cooldown: str, *, as_json: bool) -> None:
     """Print what ``deps_update`` would change, and which locked packages have a known advisory, to standard output."""
     root = run.project.directory
     if not any(locks.find(root)) and (strange := next(locks.left_out(root), "")):
@@ -37,7 +37,7 @@ def check(run: Run, cooldown: str, as_json: bool) -> None:
     print(f"{len(changes)} newer; {told if known is None else f'{len(audit.advisories)} known advisories'}")
 
 
-def bring_up_to_date(run: Run, packages: Sequence[str], cooldown: str, as_json: bool) -> None:
+def bring_up_to_date(run: Run, packages: Sequence[str], cooldown: str, *, as_json: bool) -> None:
     """Take newer releases, build and test what they are in, and print what changed to standard output."""
     changes = update.update(run, packages, _seconds(cooldown))
     if as_json:

@@ -32,13 +32,13 @@ _LEAST_COMPOSE = (2, 26)
 _SHOWN = 3  # of what is wrong in one respect
 
 
-def examine(run: Run, as_json: bool = False, fix: bool = False, yes: bool = False) -> None:
+def examine(run: Run, *, as_json: bool = False, fix: bool = False, yes: bool = False) -> None:
     """Print every finding, as a table or as JSON; ``UserError`` if one is bad. With ``fix``, first repair damage and
     remove leftovers that nobody needs, and say so on standard error. The user is asked before anything is removed,
     unless ``yes``."""
     findings = _named(run, look(run))
     if fix and (found := [repair for finding in findings for repair in finding.repairs]):
-        _put_in_order(found, yes)
+        _put_in_order(found, yes=yes)
         findings = _named(run, look(run.anew()))
     if as_json:
         print(json.dumps([_as_data(finding) for finding in findings], indent=2))
@@ -54,7 +54,7 @@ def _named(run: Run, findings: Iterable[Finding]) -> list[Finding]:
     return [replace(finding, remedy=run.parts.names.in_text(finding.remedy)) for finding in findings]
 
 
-def _put_in_order(found: Sequence[Repair], yes: bool) -> None:
+def _put_in_order(found: Sequence[Repair], *, yes: bool) -> None:
     for repair in found:
         print(repair.what, file=sys.stderr)
     if not yes and any(repair.removes for repair in found):
@@ -131,7 +131,7 @@ def _shared(run: Run) -> Iterator[Finding]:
     settings, said = run.settings, list[str]()
     if settings.cache_registry:
         asked = Wanted("doctor", "0" * 64, "linux/amd64")  # whether it is there is all the same
-        Share(settings.cache_registry, False, said.append).look({"": asked})
+        Share(settings.cache_registry, write=False, say=said.append).look({"": asked})
         yield from _trust(settings)
         yield _reached("shared registry", settings.cache_registry, said, "see CACHE_REGISTRY and `docker login`")
     if settings.redis_url:

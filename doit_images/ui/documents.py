@@ -29,7 +29,7 @@ Content = Callable[[Decision, LocalImage, str], Documents]
 """What documents say of an image that the engine holds, and that its readers know by this digest."""
 
 
-def sbom(run: Run, images: Sequence[str], attach: bool) -> None:
+def sbom(run: Run, images: Sequence[str], *, attach: bool) -> None:
     """Write the bills of materials of these images, see ``make``; say on standard error what they leave out."""
     from doit_images.ci.sbom.bom import Bom, cyclonedx, parts_of, spdx, spdx_3
     from doit_images.ci.sbom.installed import installed
@@ -54,7 +54,7 @@ def sbom(run: Run, images: Sequence[str], attach: bool) -> None:
     make(run, images, "sbom", content, attach=attach)
 
 
-def provenance(run: Run, images: Sequence[str], attach: bool) -> None:
+def provenance(run: Run, images: Sequence[str], *, attach: bool) -> None:
     """Write the provenance of these images, see ``make``. ``UserError`` for an image that was not built here: only its
     builder can say how."""
     from doit_images.ci.sbom.provenance import Made, statement

@@ -20,7 +20,7 @@ _COLOURS = {Health.READY: "green", Health.WAITING: "yellow", Health.FAILED: "red
 class StackView:
     """Hears the events of a stack and shows them, on standard error; the table of its services on standard output."""
 
-    def __init__(self, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
         """``quiet``: show only what is asked for."""
         self._quiet = quiet
         self._drawn = contextlib.ExitStack()
@@ -29,7 +29,7 @@ class StackView:
         """An event of the run (``stack.events``)."""
         match event:
             case WaitBegan(live) if not self._quiet:
-                self._begin(live and wants_live())
+                self._begin(live=live and wants_live())
             case HealthChecked(verdicts, seconds) if not self._quiet:
                 self._show(verdicts, seconds)
             case WaitEnded():
@@ -37,7 +37,7 @@ class StackView:
             case ServicesListed(rows):
                 print_table(rows)
 
-    def _begin(self, live: bool) -> None:
+    def _begin(self, *, live: bool) -> None:
         self._live, self._began = live, time.monotonic()
         self._shown: dict[str, str] = {}
         self._verdicts: Mapping[str, ServiceHealth] = {}

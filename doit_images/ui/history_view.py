@@ -20,7 +20,7 @@ LIMIT = 30
 """How many builds are listed when nothing else is asked for."""
 
 
-def show(run: Run, words: Sequence[str], number: str, limit: str, as_json: bool) -> None:
+def show(run: Run, words: Sequence[str], number: str, limit: str, *, as_json: bool) -> None:
     """Print the history of the project to standard output: the build with the id ``number``, else those of the image
     that ``words`` name, of all without any. ``UserError`` for what the command line cannot mean."""
     if len(words) > 1:

@@ -12,7 +12,7 @@ from doit_images.core.base.errors import UserError
 from doit_images.core.run import Run
 
 
-def show(run: Run, as_digests: bool, lock: bool, kustomize: bool) -> None:
+def show(run: Run, *, as_digests: bool, lock: bool, kustomize: bool) -> None:
     """Print the digest of each service's image, or why it has none, to standard output; with an option as the document
     that it names, which is complete, and which the registry then keeps: ``UserError`` where an image has no digest."""
     if as_digests + lock + kustomize > 1:
@@ -36,7 +36,7 @@ def show(run: Run, as_digests: bool, lock: bool, kustomize: bool) -> None:
         Output().print(drawn)
 
 
-def kept(run: Run, words: Sequence[str], release: bool, as_json: bool) -> None:
+def kept(run: Run, words: Sequence[str], *, release: bool, as_json: bool) -> None:
     """Print which locks the registry keeps, or only those that begin like ``words``, with their images; or ``release``
     these. Raises ``UserError``."""
     if release:

@@ -113,7 +113,7 @@ def lines(picture: Picture, now: float, width: int, height: int, *, unicode: boo
     if len(drawn) > room:
         more = len(drawn) - room + 1
         drawn = [*drawn[: room - 1], Text(f"  … and {more} more", style="dim")]
-    return [*drawn, _whole(picture, now, width, unicode)]
+    return [*drawn, _whole(picture, now, width, unicode=unicode)]
 
 
 def _running(row: Row, now: float, names: int, width: int, mark: str) -> Text:
@@ -145,7 +145,7 @@ def _will_run(row: Row, rows: Mapping[str, Row]) -> bool:
     )
 
 
-def _whole(picture: Picture, now: float, width: int, unicode: bool) -> Text:
+def _whole(picture: Picture, now: float, width: int, *, unicode: bool) -> Text:
     rows = dict(picture.rows)
     touched = [row for row in rows.values() if row.state not in IDLE]
     concerned = [row for row in touched if row.over or row.began or _will_run(row, rows)]

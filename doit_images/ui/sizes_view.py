@@ -18,14 +18,14 @@ WAYS = ("standard", "optimized")
 """The names in the JSON of what is compared, the images of the project second."""
 
 
-def show(run: Run, names: Sequence[str], as_json: bool, setting: str) -> None:
+def show(run: Run, names: Sequence[str], *, as_json: bool, setting: str) -> None:
     """Print the sizes of the images (all, or those named) that the engine holds, with their largest layers and files
     and what of them could be removed, to standard output. With a ``setting`` (``NAME=VALUE``) they are compared with
     the images that it makes of the same project."""
-    show_beside({}, run, names, as_json, setting)
+    show_beside({}, run, names, as_json=as_json, setting=setting)
 
 
-def show_beside(standard: Mapping[str, str], run: Run, names: Sequence[str], as_json: bool, setting: str) -> None:
+def show_beside(standard: Mapping[str, str], run: Run, names: Sequence[str], *, as_json: bool, setting: str) -> None:
     """The same; without a ``setting`` they are compared with the ``standard`` images: references by name."""
     wanted = [run.project.image(name).name for name in names] or list(run.project.images)
     refs = {name: image.ref for name, image in run.project.images.items()}

@@ -15,7 +15,7 @@ from doit_images.core.run import Run
 _SHOWN = 12
 
 
-def check(run: Run, images: Sequence[str], rebuild: bool, asked: bool, as_json: bool) -> None:
+def check(run: Run, images: Sequence[str], *, rebuild: bool, asked: bool, as_json: bool) -> None:
     """Print what was found of these images (default: all) to standard output, each as soon as it is known; with
     ``asked`` only what BuildKit says of the plan (``asked_view``). ``UserError`` where anything differs, or where an
     image cannot be built again."""
@@ -24,7 +24,7 @@ def check(run: Run, images: Sequence[str], rebuild: bool, asked: bool, as_json: 
 
         if rebuild:
             raise UserError("--rebuild builds, and --plan never does", remedy="leave one of them out")
-        asked_view.check(run, images, as_json)
+        asked_view.check(run, images, as_json=as_json)
         return
     verdicts = []
     for name in chosen(run, images):

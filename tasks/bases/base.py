@@ -60,7 +60,7 @@ _ANSWERED = re.compile(r"not found|manifest unknown|denied|unauthorized|no match
 
 
 def ensure(
-    settings: Settings, root: Path, no_cache: bool = False, share: Share | None = None, others: Sequence[str] = ()
+    settings: Settings, root: Path, *, no_cache: bool = False, share: Share | None = None, others: Sequence[str] = ()
 ) -> str:
     """See to it that the engine holds ``BASE_IMAGE``, for its own platform and for these ``others``; returns what was
     done in a sentence, '' for nothing.
@@ -73,11 +73,11 @@ def ensure(
     engine = Engine()
     only_debian = replace(settings, base_source=BaseSource.DEBIAN)
     own = engine.snapshot().platform
-    done = [_Base(only_debian if no_cache else settings, root, engine, own, share, own).ensure(no_cache)]
+    done = [_Base(only_debian if no_cache else settings, root, engine, own, share, own).ensure(no_cache=no_cache)]
     for platform in others:
         found = held(settings, engine.snapshot(), own, identity(root, own) if declared(settings) else "")
         if found and made_here(found[1]):
-            done.append(_Base(only_debian, root, engine, platform, share, own).ensure(no_cache))
+            done.append(_Base(only_debian, root, engine, platform, share, own).ensure(no_cache=no_cache))
     return "; ".join(filter(None, done))
 
 
@@ -134,7 +134,7 @@ class _Base:
         found = held(self.settings, self.engine.snapshot(), self.platform, self.number)
         return found is not None and wanted(found[1], self.settings, self.number)
 
-    def ensure(self, no_cache: bool) -> str:
+    def ensure(self, *, no_cache: bool) -> str:
         """See to it that it is there; with ``no_cache`` it is made in any case. Returns what was done, in words."""
         if not no_cache and self.is_there():
             return ""

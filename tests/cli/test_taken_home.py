@@ -253,7 +253,7 @@ def texts(folder: Path, files: Mapping[str, str]) -> None:
 def test_where_the_requirement_goes(tmp_path: Path, files: Mapping[str, str], place: str) -> None:
     (tmp_path / ".git").mkdir()
     texts(tmp_path, {"sub/x": "", **files})
-    changed = [change.path for change in init.planned(tmp_path / "sub", False, None)]
+    changed = [change.path for change in init.planned(tmp_path / "sub", wrapper=False, prefix=None)]
     assert changed[0] == tmp_path / "sub/dodo.py"
     assert changed[1:] == ([tmp_path / place] if place else [])
 
@@ -268,7 +268,7 @@ def test_names_that_collide(tmp_path: Path, task: str, prefix: str | None, given
         dodo += "def task_other():\n    yield {'basename': 'docs', 'actions': ['x']}\n"
     texts(tmp_path, {"dodo.py": dodo})
     program = "import sys; from pathlib import Path; from doit_images.setup import init; "
-    program += f"print(*(one.after for one in init.planned(Path(), False, {prefix!r})))"
+    program += f"print(*(one.after for one in init.planned(Path(), wrapper=False, prefix={prefix!r})))"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True, text=True,
@@ -283,13 +283,13 @@ def test_names_that_collide(tmp_path: Path, task: str, prefix: str | None, given
 def test_a_folder_without_a_compose_file_is_told_where_there_is_one(tmp_path: Path) -> None:
     texts(tmp_path / "a", {"b/docker-compose.yaml": ""})
     with pytest.raises(UserError, match=r"there is a/b/docker-compose.yaml, a/compose.yml: run it in such a folder"):
-        init.init(tmp_path, False, None, True)
+        init.init(tmp_path, wrapper=False, prefix=None, dry_run=True)
 
 
 def test_a_prefix_is_one_of_names(tmp_path: Path) -> None:
     texts(tmp_path, {})
     with pytest.raises(UserError, match=r"'x-' is not a valid prefix \(lower-case letters"):
-        init.init(tmp_path, False, "x-", True)
+        init.init(tmp_path, wrapper=False, prefix="x-", dry_run=True)
 
 
 # ---- the wrapper
@@ -298,7 +298,7 @@ def test_a_prefix_is_one_of_names(tmp_path: Path) -> None:
 def test_another_doitw_is_left(tmp_path: Path) -> None:
     texts(tmp_path, {"doitw": "#!/bin/sh\necho mine\n"})
     with pytest.raises(UserError, match="there is another doitw already"):
-        list(init.planned(tmp_path, True, None))
+        list(init.planned(tmp_path, wrapper=True, prefix=None))
 
 
 def test_a_wrapper_installs_the_package_beside_what_is_the_projects_own(

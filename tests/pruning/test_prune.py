@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doit_images.pruning.prune import Item, _Pruned, choose, total
+from doit_images.pruning.prune import ANY_AGE, Item, _Pruned, choose, total
 
 DAY = 86400.0
 
@@ -14,8 +14,8 @@ def item(key: str, size: int = 100, **more: object) -> Item:
     return Item(key, "image", key, {key: size}, **more)
 
 
-def keys(items: list[Item], max_age: float, max_size: int, everything: bool = False) -> list[str]:
-    return [one.key for one, _ in choose(items, max_age, max_size, everything).gone]
+def keys(items: list[Item], max_age: float, max_size: int) -> list[str]:
+    return [one.key for one, _ in choose(items, max_age, max_size).gone]
 
 
 def test_what_is_old_goes_oldest_first_and_what_is_needed_stays() -> None:
@@ -75,11 +75,11 @@ def test_what_something_lies_on_goes_after_it_or_not_at_all() -> None:
     below = item("below", idle=9 * DAY, above=("above",))
     assert keys([below, item("above", idle=8 * DAY)], DAY, 10_000) == ["above", "below"]
     assert keys([below, item("above")], DAY, 10_000) == []
-    assert keys([below, item("above", needed="in use")], DAY, 0, everything=True) == []
+    assert keys([below, item("above", needed="in use")], ANY_AGE, 0) == []
 
 
 def test_everything_is_all_that_is_not_needed() -> None:
-    assert sorted(keys([item("a"), item("b"), item("c", needed="x")], DAY, 10_000, everything=True)) == ["a", "b"]
+    assert sorted(keys([item("a"), item("b"), item("c", needed="x")], ANY_AGE, 10_000)) == ["a", "b"]
 
 
 _PARTS = st.dictionaries(st.sampled_from("pqrstu"), st.just(0), max_size=4)
@@ -107,7 +107,7 @@ def disks(draw: st.DrawFn) -> list[Item]:
 
 @given(disks(), st.floats(0, 20 * DAY), st.integers(0, 5000), st.booleans())
 def test_any_disk(items: list[Item], max_age: float, max_size: int, everything: bool) -> None:
-    pruned = choose(items, max_age, max_size, everything)
+    pruned = choose(items, ANY_AGE if everything else max_age, max_size)
     gone = [one for one, _ in pruned.gone]
     kept = [one for one in items if one not in gone]
     assert not [one for one in gone if one.needed]

@@ -272,7 +272,9 @@ def test_after_a_year_the_disk_holds_what_is_needed(
         there = [tag for name in ("one", "two") for tag in loopback.tags(server, f"app/{name}")]
         assert len(there) >= 2000
         environ = {**os.environ, "CACHE_REGISTRY": address}
-        registry_prune.prune(Run((work / "compose.yml",), environ), [], False, False, True, True)
+        registry_prune.prune(
+            Run((work / "compose.yml",), environ), [], dry_run=False, everything=False, yes=True, as_json=True
+        )
     pages, replaced = 2 * (len(there) // 100 + 2), len(pushed.locked)
     gone = json.loads(capsys.readouterr().out)["gone"]
     assert len(asked) <= 3 * (len(there) + replaced) + len(gone) + pages

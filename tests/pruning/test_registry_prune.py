@@ -25,7 +25,7 @@ from doit_images.core.compose.image import Image
 from doit_images.core.engine.labels import FINGERPRINT
 from doit_images.core.run import Run
 from doit_images.pruning import git_states, registry_prune
-from doit_images.pruning.prune import Item, ItemKind
+from doit_images.pruning.prune import ANY_AGE, Item, ItemKind
 from doit_images.pruning.registry_contents import Repository
 from doit_images.share import referrers
 from doit_images.share.no_answer import NoImage
@@ -466,7 +466,7 @@ def test_a_tag_costs_three_requests_however_many_there_are(
         folder=tmp_path,
         part=lambda kind: SimpleNamespace(share=share),
     )
-    results = registry_prune._Results(run, everything=True)
+    results = registry_prune._Results(run, ANY_AGE)
     agreed = {item.key: item for item, _ in results.chosen().gone}
     results.remove([item for item, _ in results.chosen_again(agreed)])
     assert sorted(forgotten) == sorted(tags if stale else {})
@@ -487,7 +487,7 @@ def test_what_got_a_tag_of_a_result_that_stays_meanwhile_stays(monkeypatch: pyte
         folder=tmp_path,
         part=lambda kind: SimpleNamespace(share=SimpleNamespace(registry=registry)),
     )
-    results = registry_prune._Results(run, everything=True)
+    results = registry_prune._Results(run, ANY_AGE)
     agreed = {item.key: item for item, _ in results.chosen().gone}
     assert [item.refs for item in agreed.values()] == [(stale,)]
     before = dict(registry.named)

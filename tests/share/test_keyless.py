@@ -325,7 +325,7 @@ def test_what_is_pushed_is_signed_by_the_identity(
     wanted = Wanted(store.path, number_of(1), PLATFORM)
     digest = store.image(1, wanted.tag)
     said: list[str] = []
-    writer = Share(store.registry.address, True, said.append, machine(instance, config))
+    writer = Share(store.registry.address, write=True, say=said.append, trust=machine(instance, config))
     held = store.registry.image(store.path, wanted.tag, PLATFORM)
     assert held is not None
     monkeypatch.setattr(by_docker, "moved", lambda *words: pytest.fail("it is there"))
@@ -336,7 +336,10 @@ def test_what_is_pushed_is_signed_by_the_identity(
     pushed = writer.push(wanted, LocalImage("id", labels=LABELS), Engine(held.content))
     assert pushed is not None
     reader = Share(
-        store.registry.address, False, said.append, Trust(1, [listed(instance)], keyless=Keyless(instance=config))
+        store.registry.address,
+        write=False,
+        say=said.append,
+        trust=Trust(1, [listed(instance)], keyless=Keyless(instance=config)),
     )
     assert reader.look({"": wanted})[""].digest == digest
     assert reader.look({"": wanted})[""].signatures.keys() == {"ci"}

@@ -90,11 +90,11 @@ def test_two_thousand_images_cost_one_request_each_and_a_handful_of_tokens(
     memory = Remembered(tmp_path / "answers.json", 0.0)
     if known:
         guarded.holds = True
-        first = Share(guarded.address, True, print)
+        first = Share(guarded.address, write=True, say=print)
         first.memory = memory
         assert len(first.look({"i0": images(1)["i0"]})) == 1
         guarded.methods.clear()
-    share = Share(guarded.address, True, print)
+    share = Share(guarded.address, write=True, say=print)
     share.memory = memory
     assert len(share.look(images(2000))) == (2000 if known else 0)
     counts = guarded.counts()
@@ -106,7 +106,7 @@ def test_two_thousand_images_cost_one_request_each_and_a_handful_of_tokens(
 def test_a_manifest_is_fetched_once_for_each_digest(guarded: WithTokens) -> None:
     """A registry may count what is fetched as a pull, and not what is asked for."""
     guarded.holds = True
-    share = Share(guarded.address, True, print)
+    share = Share(guarded.address, write=True, say=print)
     first, *others = images(4).values()
     assert share.look({"": first})
     assert (guarded.counts()["GET manifests"], guarded.counts()["GET blobs"]) == (1, 1)
@@ -121,7 +121,7 @@ def test_a_manifest_is_fetched_once_for_each_digest(guarded: WithTokens) -> None
 
 
 def test_the_first_question_finds_out_how_to_log_in_for_all(guarded: WithTokens) -> None:
-    Share(guarded.address, True, print).look(images(24))
+    Share(guarded.address, write=True, say=print).look(images(24))
     unauthorised = [path for path, how in guarded.seen if not how and "/v2/" in path]
     assert len(unauthorised) == 1
 
@@ -138,7 +138,7 @@ def test_basic_authentication_is_asked_for_once_for_a_host(
         return (404, {}, b"") if known else (401, {"WWW-Authenticate": 'Basic realm="x"'}, b"")
 
     guarded.answer = basic
-    Share(guarded.address, True, print).look(images(50))
+    Share(guarded.address, write=True, say=print).look(images(50))
     assert len(guarded.seen) == 51
 
 
@@ -168,7 +168,7 @@ def test_a_token_that_does_not_say_how_long_it_is_good_counts_for_a_minute(
 
 
 def test_a_token_that_counts_no_more_is_asked_for_again_for_all_that_it_was_for(guarded: WithTokens) -> None:
-    share = Share(guarded.address, True, pytest.fail)
+    share = Share(guarded.address, write=True, say=pytest.fail)
     for asked in (1, 2):
         assert share.look(images(50)) == {}
         assert guarded.counts()["GET token"] == asked
@@ -180,7 +180,7 @@ def test_a_token_that_counts_no_more_is_asked_for_again_for_all_that_it_was_for(
 def test_who_may_not_see_one_repository_sees_the_others_with_one_token(guarded: WithTokens) -> None:
     guarded.hides = {"app/i7"}
     said: list[str] = []
-    assert Share(guarded.address, True, said.append).look(images(50)) == {}
+    assert Share(guarded.address, write=True, say=said.append).look(images(50)) == {}
     assert len(said) == 1
     assert guarded.counts()["GET token"] == 2
 
@@ -188,13 +188,13 @@ def test_who_may_not_see_one_repository_sees_the_others_with_one_token(guarded: 
 @pytest.mark.parametrize("status", [400, 403, 414, 500])
 def test_a_server_that_refuses_a_token_for_many_is_asked_for_fewer(guarded: WithTokens, status: int) -> None:
     guarded.refuses = lambda scopes: status if len(scopes) > 10 else 0
-    assert Share(guarded.address, True, pytest.fail).look(images(100)) == {}
+    assert Share(guarded.address, write=True, say=pytest.fail).look(images(100)) == {}
     assert guarded.counts()["GET token"] < 40
 
 
 def test_a_token_that_no_header_holds_is_asked_for_fewer(guarded: WithTokens) -> None:
     guarded.pad = 90  # bytes that each repository takes in it
-    assert Share(guarded.address, True, pytest.fail).look(images(300)) == {}
+    assert Share(guarded.address, write=True, say=pytest.fail).look(images(300)) == {}
     assert max(len(how) for _, how in guarded.seen) < 8000
     assert guarded.counts()["GET token"] < 12
 

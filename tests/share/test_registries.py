@@ -44,7 +44,7 @@ class Team:
         self.registry = Registry(self.address)
 
     def share(self, trust: Trust) -> Share:
-        return Share(self.address, True, self.said.append, trust)
+        return Share(self.address, write=True, say=self.said.append, trust=trust)
 
     def image(self, number: int, path: str = PATH) -> tuple[Wanted, bytes]:
         """An image of nothing but a label, and its manifest; its configuration is in the registry."""

@@ -71,7 +71,7 @@ class SeemingRun:
         self.project = SimpleNamespace(images={"base": BASE.image, "app": APP.image}, directory=tmp_path)
         seen: Any = self
         self.peers = Machines(seen)
-        self.share = Share("reg:5000/team", settings.cache_write, self.noted.append)
+        self.share = Share("reg:5000/team", write=settings.cache_write, say=self.noted.append)
         self.held: dict[str, SharedImage | None] = {"app/base": SHARED_BASE, "app/app": after.offer}
         self.pushed: SharedImage | None = None
         vars(self.share)["registry"] = SimpleNamespace(

@@ -461,7 +461,7 @@ def sharing(
     monkeypatch: pytest.MonkeyPatch, image: Callable[..., SharedImage | None], write: bool = True
 ) -> tuple[Share, list[str]]:
     said: list[str] = []
-    one = Share("reg:5000", write, said.append)
+    one = Share("reg:5000", write=write, say=said.append)
     monkeypatch.setattr(one.registry, "image", image)
     monkeypatch.setattr(one.registry.client, "ping", lambda seconds: None)
     return one, said
@@ -565,7 +565,7 @@ def test_trouble_with_the_registry_is_said_once_and_ends_it(monkeypatch: pytest.
 def test_one_bad_answer_among_many_costs_one_image(monkeypatch: pytest.MonkeyPatch, silent: bool) -> None:
     def image(path: str, tag: str, platform: str) -> SharedImage:
         if path in ("app/20", "app/21"):
-            raise Unavailable("answers with status 429", silent)
+            raise Unavailable("answers with status 429", silent=silent)
         return FOUND
 
     one, said = sharing(monkeypatch, image)
@@ -867,7 +867,7 @@ def test_who_may_only_read_pushes_nothing(
     one, _ = sharing(monkeypatch, lambda *asked: FOUND, write=False)
     assert one.push(wanted(), LocalImage("id"), FakeEngine()) is None
     assert (docker.asked, one.reads, one.writes) == ([], True, False)
-    assert not Share("", True, [].append).reads
+    assert not Share("", write=True, say=[].append).reads
 
 
 def test_only_what_can_be_shared_is_offered(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -477,7 +477,7 @@ def test_of_hundreds_of_forged_results_none_is_taken(
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(put, range(1, count + 1)))
     said: list[str] = []
-    sharing = Share(store.registry.address, True, said.append, trust_of(builders))
+    sharing = Share(store.registry.address, write=True, say=said.append, trust=trust_of(builders))
     found = sharing.look({name: wanted for name, wanted, _ in made})
     assert found.keys() == {name for name, _, why in made if not why}
     assert len(found) == count // 50
@@ -534,7 +534,7 @@ def test_of_hundreds_of_forged_passes_of_tests_none_is_taken(
     with ThreadPoolExecutor(8) as pool:
         made = dict(pool.map(put, range(1, count + 6)))
     said: list[str] = []
-    machines = SimpleNamespace(share=Share(store.registry.address, False, said.append, trust_of(may)))
+    machines = SimpleNamespace(share=Share(store.registry.address, write=False, say=said.append, trust=trust_of(may)))
     run: Any = SimpleNamespace(
         settings=settings.Settings(cache_registry=store.registry.address), events=SimpleNamespace(say=said.append),
         kept=functools.cache(lambda kind: kind()), part=lambda kind: machines,
@@ -578,7 +578,12 @@ def test_what_is_pushed_is_signed_and_one_more_request_is_all_that_a_reader_need
     said: list[str] = []
 
     def machine(need: int, key: Path | None) -> Share:
-        return Share(store.registry.address, True, said.append, Trust(need, [*builders, builder], key, lambda: NOW))
+        return Share(
+            store.registry.address,
+            write=True,
+            say=said.append,
+            trust=Trust(need, [*builders, builder], key, lambda: NOW),
+        )
 
     reader, writer = machine(1, None), machine(1, own)
     assert not reader.writes
@@ -643,7 +648,7 @@ def test_of_several_platforms_the_index_is_signed(
     index = json.dumps({"schemaVersion": 2, "mediaType": referrers.INDEX, "manifests": manifests}).encode()
     own = tmp_path / "key"
     trust = Trust(1, [Builder("here", signing.make_key(own), NOW - DAY, NOW + DAY)], own, lambda: NOW)
-    writer = Share(store.registry.address, True, print, trust)
+    writer = Share(store.registry.address, write=True, say=print, trust=trust)
     monkeypatch.setattr(
         transfer, "push", lambda registry, path, tags, whole: registry.give_manifest(
             path, wanted.tag, referrers.INDEX, index
@@ -667,7 +672,7 @@ def test_what_an_older_version_signed_and_attached_is_taken(
         signatures.give(store.registry, store.path, digest, bundle.encode())
     assert signing.claim_of(bundle, keys["ci"].public).fingerprint == wanted.fingerprint
     monkeypatch.setattr(referrers, "content_of", None)  # it is on the list, as today's are
-    sharing = Share(store.registry.address, True, print, trust_of(builders))
+    sharing = Share(store.registry.address, write=True, say=print, trust=trust_of(builders))
     assert sharing.look({"": wanted})[""].signatures == {"ci": bundle}
 
 
@@ -677,7 +682,7 @@ def test_what_others_attached_is_fetched_and_half_written_things_count_for_nothi
     """As `cosign sign` attaches a bundle: without our annotation. And what else may lie there."""
     wanted = Wanted("app/one", number_of(-7), PLATFORM)
     digest = store.image(-7, wanted.tag)
-    sharing = Share(store.registry.address, True, print, trust_of(builders))
+    sharing = Share(store.registry.address, write=True, say=print, trust=trust_of(builders))
 
     def attach(content: bytes) -> None:
         referrers.attach(store.registry, store.path, digest, referrers.Attachment(BUNDLE, content, {}))
@@ -766,7 +771,7 @@ def test_what_the_index_says_is_signed_too_or_the_registry_is_asked(
     index, said = Known(), list[str]()
 
     def look(one: Wanted, trust: Trust) -> dict[str, SharedImage]:
-        sharing = Share(store.registry.address, True, said.append, trust)
+        sharing = Share(store.registry.address, write=True, say=said.append, trust=trust)
         sharing.ask_first(index, 60)
         asked.clear()
         return sharing.look({"": one})

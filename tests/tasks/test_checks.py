@@ -86,14 +86,14 @@ def test_helpers_are_not_listed_and_every_listed_task_says_what_it_does() -> Non
 def test_locks_are_upgraded_only_where_that_is_asked(
     ran: list[list[str]], upgrade: bool, packages: list[str], words: list[str]
 ) -> None:
-    assert lock(upgrade, packages) is None
+    assert lock(upgrade=upgrade, packages=packages) is None
     assert [command[-1] for command in ran] == list(LOCKS)
     for command in ran:
         assert [word for word in command if word.startswith("--upgrade")] == words
 
 
 def test_packages_without_upgrade_are_refused(ran: list[list[str]]) -> None:
-    assert "doit lock --upgrade doit" in str(lock(False, ["doit"]))
+    assert "doit lock --upgrade doit" in str(lock(upgrade=False, packages=["doit"]))
     assert not ran
 
 
@@ -106,7 +106,7 @@ def test_what_is_locked_is_what_is_asked_for(tmp_path: Path, monkeypatch: pytest
     for name in (*LOCKS, *LOCKS.values()):
         shutil.copy(ROOT / name, tmp_path)
     monkeypatch.setattr(checks, "ROOT", tmp_path)
-    if lock(False, []):
+    if lock(upgrade=False, packages=[]):
         pytest.skip("no index of packages can be reached")
     for name in LOCKS.values():
         assert pins(tmp_path / name) == pins(ROOT / name), f"doit lock makes another {name}"

@@ -49,7 +49,7 @@ def shown(history: History, words: Sequence[str] = (), number: str = "", limit: 
     run = Run()
     run.history = history
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        show(run, words, number, limit, as_json)
+        show(run, words, number, limit, as_json=as_json)
     return printed.getvalue().rstrip("\n")
 
 

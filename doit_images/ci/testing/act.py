@@ -30,7 +30,7 @@ ELSEWHERE = "it ran on other layers than those of its image, so the pass is not 
 MOVED = "what it saw changed while it ran, so the pass is not kept"
 
 
-def run_test(run: Run, name: str, again: bool = False, runs: str = "1") -> None:
+def run_test(run: Run, name: str, *, again: bool = False, runs: str = "1") -> None:
     """Run a test, so many times, unless it passed before on what it sees now (``again``: also then). ``UserError`` when
     it fails, and of how many runs it did; each has to pass."""
     count = times(runs)
@@ -87,7 +87,7 @@ def _attempt(run: Run, planned: Planned, *, again: bool) -> Trial:
     if planned.test.target:
         from doit_images.ci.testing.stage import run_stage
 
-        attempt = run_stage(run, planned, planned.inputs, again)
+        attempt = run_stage(run, planned, planned.inputs, again=again)
     else:
         from doit_images.ci.testing.command import run_command
 

@@ -52,7 +52,7 @@ def hidden_lines(pieces: Iterable[bytes], hide: Callable[[str], str]) -> Iterato
             hidden = hide("".join(held))
             yield hidden[:-_OVERLAP]
             held, size = [hidden[-_OVERLAP:]], _OVERLAP
-    yield hide("".join(held) + decode(b"", True))
+    yield hide("".join(held) + decode(b"", final=True))
 
 
 def ended(status: int, began: float, junit: tuple[Path, str] | None, why: str = "") -> Trial:

@@ -84,7 +84,7 @@ def plan(run: Run, names: Iterable[str], *, again: bool = False, ask: bool = Tru
     """What would be done about these tests; ``again``: with folders walked once more. ``ask`` the shared registry."""
     every = tests_of(run)
     tests = {name: every[name] for name in names}
-    resolver = _resolver(run, tests, again)
+    resolver = _resolver(run, tests, again=again)
     planned = {name: _planned(run, test, resolver) for name, test in tests.items()}
     resolver.keep()
     wanted = {
@@ -96,7 +96,7 @@ def plan(run: Run, names: Iterable[str], *, again: bool = False, ask: bool = Tru
     return {name: _told(run.folder, one, results.get(one.fingerprint)) for name, one in planned.items()}
 
 
-def _resolver(run: Run, tests: Mapping[str, ImageTest], again: bool) -> InputResolver:
+def _resolver(run: Run, tests: Mapping[str, ImageTest], *, again: bool) -> InputResolver:
     decisions = run.planner.decisions()
     index = next((decision.inputs.index for decision in decisions.values() if decision.inputs.index), None)
     project = with_tests(run.project, tests)

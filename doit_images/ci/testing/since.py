@@ -77,10 +77,10 @@ def _due(test: ImageTest, decided: Mapping[str, Decision]) -> Due:
     decision = decided.get(name_of(test))
     if decision is None or decision.action == Action.BROKEN:
         problem = test.problem or "; ".join(decision.reasons if decision else ())
-        return Due(test, True, (problem,), "", problem)
+        return Due(test, stale=True, reasons=(problem,), ref="", problem=problem)
     ref = f"{decision.inputs.image.ref}#{test.service}"
     if not test.cache:
-        return Due(test, True, (NEVER,), ref)
+        return Due(test, stale=True, reasons=(NEVER,), ref=ref)
     several = dict.fromkeys((test.service, *images_around(decision.inputs.image)))
     # Another name alone is no other image.
     due = [name for name in several if name in decided and decided[name].action in (Action.BUILD, Action.BROKEN)]

@@ -33,14 +33,14 @@ from doit_images.stack import secrets
 from doit_images.stack.images import same
 
 
-def run_stage(run: Run, planned: Planned, inputs: ImageInputs, again: bool) -> Trial:
+def run_stage(run: Run, planned: Planned, inputs: ImageInputs, *, again: bool) -> Trial:
     """Build the stage, when there is room for a build of its image; ``again``: what only the test reaches is not taken
     from a cache. Neither is it where the image was rebuilt without cache: to BuildKit the same steps are one, and what
     it holds of the test's may lie on the layers of before. Raises ``UserError``."""
     image = run.planner.decide(planned.test.service)
     labels = (image.local_image or image.offer or LocalImage("")).labels
     with capacity.taken(run, image):
-        return _built(run, planned, inputs, again or rebuilt(labels) > 0)
+        return _built(run, planned, inputs, again=again or rebuilt(labels) > 0)
 
 
 def ran_on_image(run: Run, planned: Planned) -> bool:
@@ -54,7 +54,7 @@ def ran_on_image(run: Run, planned: Planned) -> bool:
         return same(run.engine, image_id, image.local_image.id)
 
 
-def _built(run: Run, planned: Planned, inputs: ImageInputs, again: bool) -> Trial:
+def _built(run: Run, planned: Planned, inputs: ImageInputs, *, again: bool) -> Trial:
     began = time.time()
     decision = Decision(inputs.name, Action.BUILD, (), inputs)
     try:

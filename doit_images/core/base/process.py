@@ -37,7 +37,7 @@ class Process(subprocess.Popen[bytes]):
                 else:
                     return
 
-    def over(self, wait: bool = False) -> bool:
+    def over(self, *, wait: bool = False) -> bool:
         """Whether it has ended, with ``wait`` once it has. It is not reaped here: until it is, no other process can
         have the number of its group."""
         if self.returncode is not None or not hasattr(os, "waitid"):

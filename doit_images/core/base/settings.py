@@ -220,7 +220,9 @@ class Settings:
     share_sigstore: str = _setting(
         "", str, "an own instance of Sigstore for keyless signatures, from the folder of dodo.py (default: the public)"
     )
-    cache_write: bool = _setting(True, _yes_no, "whether results and caches may be written to where others read them")
+    cache_write: bool = _setting(
+        default=True, parse=_yes_no, meaning="whether results and caches may be written to where others read them"
+    )
     cache_max_size: int = _setting(10 * 10**9, _size, "how much disk caches and old results may use")
     cache_max_age: float = _setting(7 * 86400.0, age, "how long caches and old results are kept unused")
     registry_max_age: float = _setting(

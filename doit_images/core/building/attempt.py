@@ -202,7 +202,7 @@ class ImageBuild:
         """What this attempt was not made from any more at its end, if anything; of an engine that was asked again."""
         inputs, decision, attempt = self.inputs, self.decision, self.attempt
         result = BuiltImage(inputs.fingerprint, decision.parents_label, image_id)
-        after = self.run.planner.decide(self.name, refresh=True)
+        after = self.run.planner.decide_again(self.name)
         if (after.inputs.fingerprint, after.parents_label) != (inputs.fingerprint, decision.parents_label):
             what = ", ".join(differences(inputs.build_inputs(), after.inputs.build_inputs()))
             lost = after.coming if after.inputs.parent_fingerprints == inputs.parent_fingerprints else ()

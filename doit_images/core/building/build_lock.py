@@ -46,7 +46,7 @@ def taken(run: Run, decision: Decision) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def leased(run: Run, wanted: Wanted, name: str, wait: bool = True) -> Iterator[bool]:
+def leased(run: Run, wanted: Wanted, name: str, *, wait: bool = True) -> Iterator[bool]:
     """For the block, the right to build an image of all machines; what they shared until now was not looked at yet. Who
     gives them nothing keeps nobody waiting: it waits, and has true where another machine may build it again by now.
     ``Stopped`` when the run is, ``Elsewhere`` where another machine builds it and it is not to ``wait`` for that."""

@@ -75,7 +75,7 @@ def choose(
             return Apart((*stored, *run.peers.past_engine.output(inputs.image)))
         folder = oci_transfer.folder_of(results, f"{inputs.name} for {platform}" if platform else inputs.name)
         folder.mkdir(parents=True, exist_ok=True)
-        return Apart((*stored, *oci_transfer.output(folder, packed)), folder)
+        return Apart((*stored, *oci_transfer.output(folder, packed=packed)), folder)
 
     # buildx lets several nodes build one image only if it is pushed under a name: each platform is built on its node,
     # and joined.
@@ -251,7 +251,7 @@ def caches(run: Run, decision: Decision, platform: str = "") -> list[str]:
     argv = backends.options(backend, image.name, path_of(image.ref), os.path.isdir)
     if image.cache_from or image.cache_to:
         exports = run.settings.dedicated_builder or run.local_images.containerd_store
-        argv += backends.declared(image.cache_from, image.cache_to, exports)
+        argv += backends.declared(image.cache_from, image.cache_to, exports=exports)
     return argv
 
 

@@ -82,7 +82,7 @@ class _Machine:
 
 
 @contextlib.contextmanager
-def taken(run: Run, decision: Decision, wait: bool = True) -> Iterator[None]:
+def taken(run: Run, decision: Decision, *, wait: bool = True) -> Iterator[None]:
     """Have capacity for the build of an image, for the block: at once where the project does not say what it needs.
     ``Full`` where it would have to wait and is not to."""
     needs = run.project.needs.get(decision.name, NOTHING)

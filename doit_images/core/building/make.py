@@ -35,6 +35,7 @@ from doit_images.core.run import Run
 
 Rights = Mapping[Right, ExitStack]
 """What the work on one image has taken of what others want, too. Closing one gives it back."""
+_BEGUN = Work()
 
 
 class _Parents:
@@ -45,18 +46,26 @@ class _Parents:
         self.first: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
-def make(run: Run, name: str, no_cache: bool = False) -> Any:
-    """The action of one image: do what the plan says, and leave its record; ``no_cache``: build it, without any cache.
-    A failure is doit's ``TaskFailed``."""
+def make(run: Run, name: str) -> Any:
+    """The action of one image: do what the plan says, and leave its record. A failure is doit's ``TaskFailed``."""
+    return _reported(run, name, _BEGUN)
+
+
+def rebuild(run: Run, name: str) -> Any:
+    """The same, but build it in any case, without any cache."""
+    return _reported(run, name, Work(rebuild=True))
+
+
+def _reported(run: Run, name: str, work: Work) -> Any:
     from doit.exceptions import TaskFailed
 
     waits = _waits_for_pruning(run.events, name)
     try:
         with extras.told(), prune_lock.shared(run, waits):
-            if not no_cache and _left_out(run, name):
+            if not work.rebuild and _left_out(run, name):
                 run.events.emit(ImageEnded(name, ImageState.LEFT))
             else:
-                make_image(run, name, no_cache)
+                make_image(run, name, work)
     except UserError as error:
         return TaskFailed(run.parts.names.in_text(str(error)))
     except OSError as error:  # the disk is full, or a folder of ours is not ours any more
@@ -82,9 +91,8 @@ def _left_out(run: Run, name: str) -> bool:
     return not any(name in decisions[each].coming for each in built_for(run.wanted, decisions))
 
 
-def make_image(run: Run, name: str, no_cache: bool = False) -> None:
+def make_image(run: Run, name: str, work: Work = _BEGUN) -> None:
     """Let an image become what its inputs say, step by step (``steps``). Raises ``UserError`` and ``Stopped``."""
-    work = Work(rebuild=no_cache)
     with ExitStack() as stack:
         rights = {right: stack.enter_context(ExitStack()) for right in Right}
         while (step := next_step(work)) != Step.END:
@@ -121,7 +129,7 @@ def _decide(run: Run, name: str, work: Work) -> Work:
     decision = _decided(run, name)
     mark = work.attempt.rebuilt
     again = work.rebuild and decision.action != Action.BROKEN
-    if again or replaces(decision, run.settings.registry_only):
+    if again or (run.settings.registry_only and replaces(decision)):
         mark = mark or _mark(run.peers, decision)
     if again:
         decision = decision._replace(action=Action.BUILD, reasons=(NO_CACHE,))
@@ -147,10 +155,10 @@ def _decided(run: Run, name: str) -> Decision:
 
 def _looked(run: Run, name: str) -> Decision:
     try:
-        return run.planner.decide(name, refresh=True)
+        return run.planner.decide_again(name)
     except UserError:  # an image that the engine listed before may be gone
         run.local_images.changed()
-        return run.planner.decide(name, refresh=True)
+        return run.planner.decide_again(name)
 
 
 def _mark(peers: Peers, decision: Decision) -> str:
@@ -206,14 +214,14 @@ def _leased(run: Run, decision: Decision) -> Wanted | None:
     return wanted_of(decision.inputs, run.local_images.snapshot().platform) if asked else None
 
 
-def _lease(run: Run, decision: Decision, work: Work, rights: Rights, wait: bool) -> Work:
+def _lease(run: Run, decision: Decision, work: Work, rights: Rights, *, wait: bool) -> Work:
     """Take the lease, or watch it; without ``wait`` only if it is free, else the capacity is given back."""
     if work.leased is None:
         raise ValueError("a lease is taken where other machines are asked")
     if wait and not work.attempt.number:
         _started(run, decision)
     try:
-        again = rights[Right.LEASE].enter_context(build_lock.leased(run, work.leased, decision.name, wait))
+        again = rights[Right.LEASE].enter_context(build_lock.leased(run, work.leased, decision.name, wait=wait))
     except build_lock.Elsewhere:
         rights[Right.CAPACITY].close()
         return replace(work.without(Right.CAPACITY), crowded=False)
@@ -222,12 +230,12 @@ def _lease(run: Run, decision: Decision, work: Work, rights: Rights, wait: bool)
     return (work if again else work.having(Right.LEASE)).undecided()
 
 
-def _capacity(run: Run, decision: Decision, work: Work, rights: Rights, wait: bool) -> Work:
+def _capacity(run: Run, decision: Decision, work: Work, rights: Rights, *, wait: bool) -> Work:
     """Have capacity; without ``wait`` only if there is some left, else the lease is given back."""
     # A lease that Redis has lost keeps nobody waiting.
     wait = wait or work.leased is None or not run.peers.leases.holds(work.leased.turn)
     try:
-        rights[Right.CAPACITY].enter_context(capacity.taken(run, decision, wait))
+        rights[Right.CAPACITY].enter_context(capacity.taken(run, decision, wait=wait))
     except capacity.Full:
         rights[Right.LEASE].close()
         return replace(work.without(Right.LEASE), crowded=True)

@@ -94,7 +94,7 @@ def options(
     return _each("--cache-from", imports) + _each("--cache-to", [export] if backend.write else [])
 
 
-def declared(cache_from: Sequence[str], cache_to: Sequence[str], exports: bool) -> list[str]:
+def declared(cache_from: Sequence[str], cache_to: Sequence[str], *, exports: bool) -> list[str]:
     """What ``build.cache_from`` and ``build.cache_to`` ask for; exports that the builder cannot do are left out."""
     able = [cache for cache in cache_to if exports or "type=inline" in cache]
     return _each("--cache-from", cache_from) + _each("--cache-to", able)

@@ -62,7 +62,7 @@ class Layout:
         return f"oci-layout://{self.folder}@{self.top}"
 
 
-def output(folder: Path, packed: bool = False) -> list[str]:
+def output(folder: Path, *, packed: bool = False) -> list[str]:
     """The output argument of a build into a layout. What does not travel further need not be ``packed``."""
     packing = "gzip" if packed else "uncompressed"
     return ["--output", one_line("type=oci", "tar=false", f"compression={packing}", f"dest={folder}")]

@@ -347,9 +347,9 @@ class _Reading:
         outcomes = scope.outcomes(lambda variables: mount(text, self.script.escape, variables, self.at(each.line)))
         for outcome in outcomes.values or (Mount("bind", "", "", ""),):
             source = WHOLE if outcomes.more else outcome.source or WHOLE
-            self._mounted(stage, each, outcome, source, not outcomes.certain)
+            self._mounted(stage, each, outcome, source, optional=not outcomes.certain)
 
-    def _mounted(self, stage: Stage, each: Instruction, mount: Mount, source: str, optional: bool) -> None:
+    def _mounted(self, stage: Stage, each: Instruction, mount: Mount, source: str, *, optional: bool) -> None:
         if mount.kind == "secret":
             self.secrets.add(mount.secret)
         elif mount.kind == "ssh":

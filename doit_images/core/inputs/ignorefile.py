@@ -94,8 +94,8 @@ class _Group:
 
     __slots__ = ("literals", "match", "others", "shows")
 
-    def __init__(self, shows: bool, rules: list[Rule]) -> None:
-        self.shows = shows
+    def __init__(self, rules: list[Rule]) -> None:
+        self.shows = rules[0].shows
         self.literals = frozenset(r.pattern for r in rules if not _WILD.search(r.pattern))
         wild = [rule for rule in rules if rule.atoms and rule.pattern not in self.literals]
         self.match: wildcards.Matcher | None = None
@@ -123,11 +123,11 @@ class Patterns:
         run: list[Rule] = []
         for rule in self.rules:
             if run and run[0].shows != rule.shows:
-                self.groups.append(_Group(run[0].shows, run))
+                self.groups.append(_Group(run))
                 run = []
             run.append(rule)
         if run:
-            self.groups.append(_Group(run[0].shows, run))
+            self.groups.append(_Group(run))
         # By the first folder that they want, those that want one by name: the others may show something anywhere.
         self._shows: defaultdict[str, list[Rule]] = defaultdict(list)
         for rule in self.rules:

@@ -24,16 +24,19 @@ class ImageConfigCache:
         self._new = False
         self._lock = threading.Lock()
 
-    def get(self, image_id: str, fixed: bool = True) -> ImageConfig:
-        """What is known of an image that the engine holds. For any thread."""
+    def get(self, image_id: str) -> ImageConfig:
+        """What is known of an image that the engine holds and whose id never means another. For any thread."""
         with self._lock:
-            return self._get(image_id, fixed)
+            return self._get(image_id)
 
-    def _get(self, image_id: str, fixed: bool) -> ImageConfig:
-        if not fixed:
+    def get_passing(self, image_id: str) -> ImageConfig:
+        """What is known of one whose id may mean another image later. For any thread."""
+        with self._lock:
             if image_id not in self._passing:
                 self._passing[image_id] = self._ask(image_id)
             return self._passing[image_id]
+
+    def _get(self, image_id: str) -> ImageConfig:
         if self._known is None:
             kept = memory.recall(self._path) or {}
             kept = kept if kept.pop("format", None) == _FORMAT else {}

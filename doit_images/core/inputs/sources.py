@@ -26,7 +26,7 @@ class SelectionItem(NamedTuple):
     """One part of a selection: ``whole`` folders bring all that is visible in them, others only themselves."""
 
     path: str
-    whole: bool
+    whole: bool = False
 
 
 def find(view: View, copies: Iterable[Copy], where: str) -> list[SelectionItem]:
@@ -55,12 +55,12 @@ def _source(view: View, copy: Copy, source: str) -> list[SelectionItem]:
     fixed = next(number for number, part in enumerate(parts) if _WILD.match(part))
     prefix = "/".join(parts[:fixed])
     base, links = view.resolve(prefix)
-    items = [SelectionItem(link, False) for link in links]
+    items = [SelectionItem(link) for link in links]
     if base is None or not stat.S_ISDIR(view.mode(base) or 0):
         return items  # a wildcard may match nothing
     match = _wildcards(path, prefix, "/".join(parts[fixed:]))
     if match is None:
-        return [*items, SelectionItem(base, True)]
+        return [*items, SelectionItem(base, whole=True)]
     depth = len(parts) - fixed if "[" not in path else 10_000  # a class like [^a] matches "/" as well
     for matched in _matching(view, base, prefix, match, depth):
         items += _follow(view, copy, matched)
@@ -87,10 +87,10 @@ def _follow(view: View, copy: Copy, path: str) -> list[SelectionItem]:
     target, links = view.resolve(path)
     if target is None:
         raise LookupError(path)
-    items = [SelectionItem(link, False) for link in links]
+    items = [SelectionItem(link) for link in links]
     is_folder = stat.S_ISDIR(view.mode(target) or 0)
     if not copy.exclude or not is_folder or links:
-        return [*items, SelectionItem(target, is_folder)]
+        return [*items, SelectionItem(target, whole=is_folder)]
     return [*items, *_filtered(view, target, None, _patterns(copy.exclude))]
 
 
@@ -100,9 +100,9 @@ def _parents(view: View, copy: Copy, source: str) -> list[SelectionItem]:
     if not dot:
         pivot, pattern = "", source
     base, links = view.resolve(clean("/" + pivot).strip("/"))
-    items = [SelectionItem(link, False) for link in links]
+    items = [SelectionItem(link) for link in links]
     if _WILD.match(pivot) or "\\" in source:
-        return [SelectionItem("", True)]
+        return [SelectionItem("", whole=True)]
     if base is None or not stat.S_ISDIR(view.mode(base) or 0):
         return items
     include = _patterns([clean("/" + pattern).strip("/") or "**"])
@@ -112,7 +112,7 @@ def _parents(view: View, copy: Copy, source: str) -> list[SelectionItem]:
 def _filtered(view: View, base: str, include: Patterns | None, exclude: Patterns) -> list[SelectionItem]:
     """Paths below ``base`` that ``include`` matches (``None``: all) and ``exclude`` does not, and the folders that hold
     any."""
-    items = [SelectionItem(base, False)] if include is None else []
+    items = [SelectionItem(base)] if include is None else []
     judged: list[tuple[str, bool]] = []
     pending: list[tuple[str, str, State, State]] = [(base, "", (), ())]
     while pending:
@@ -128,24 +128,24 @@ def _filtered(view: View, base: str, include: Patterns | None, exclude: Patterns
             if stat.S_ISDIR(mode):
                 pending.append((path, candidate, more_in, more_out))
             elif stat.S_ISLNK(mode) and (include is not None or take):
-                items += _through(view, path, include is not None)
+                items += _through(view, path, included=include is not None)
     holding: set[str] = set()
     for path, take in reversed(judged):  # what is in a folder comes behind it
         if take or path in holding:
-            items.append(SelectionItem(path, False))
+            items.append(SelectionItem(path))
             holding.add(path.rpartition("/")[0])
     return items
 
 
-def _through(view: View, path: str, included: bool) -> list[SelectionItem]:
+def _through(view: View, path: str, *, included: bool) -> list[SelectionItem]:
     """What a link brings: a pattern may go through it, as BuildKit's copy does."""
     target, links = view.resolve(path)
     is_folder = target is not None and stat.S_ISDIR(view.mode(target) or 0)
     if not included and not is_folder:
         return []
     return [
-        *(SelectionItem(link, False) for link in links),
-        *([SelectionItem(target, is_folder)] if target is not None else []),
+        *(SelectionItem(link) for link in links),
+        *([SelectionItem(target, whole=is_folder)] if target is not None else []),
     ]
 
 

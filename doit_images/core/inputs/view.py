@@ -88,7 +88,7 @@ class View:
                 pending += unknown
                 continue
             if here not in self._digests:
-                self._digests[here] = self._digest(here, bool(below))
+                self._digests[here] = self._digest(here, holds_folders=bool(below))
             pending.pop()
         return self._digests[folder]
 
@@ -98,7 +98,7 @@ class View:
         prefix = f"{folder}/" if folder else ""
         return [prefix + listing.names[number] for number in numbers if stat.S_ISDIR(listing.modes[number])]
 
-    def _digest(self, folder: str, holds_folders: bool) -> bytes:
+    def _digest(self, folder: str, *, holds_folders: bool) -> bytes:
         """The same of a folder, those of the folders in it, if it ``holds_folders``, being known."""
         listing, numbers = self.visible(folder)
         if not holds_folders and 0 < len(numbers) == len(listing.names):

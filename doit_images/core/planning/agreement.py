@@ -42,7 +42,7 @@ class Agreement:
         self._offers: dict[str, SharedImage] = {}
         self._asked: set[str] = set()
 
-    def reach(self, ask: Collection[str], whole: bool) -> tuple[dict[str, Decision], frozenset[str]]:
+    def reach(self, ask: Collection[str], *, whole: bool) -> tuple[dict[str, Decision], frozenset[str]]:
         """The decisions, and the images whose shared result takes the place of one here.
 
         The registry is asked about what would be built, the ancestors of that, and the images in ``ask``; and, if this
@@ -124,7 +124,7 @@ class Resolution(StrEnum):
 
 
 def verdict(
-    own: Mapping[str, str], content: Callable[[], str], shared: SharedImage | None, on_shared_parents: bool | None
+    own: Mapping[str, str], content: Callable[[], str], shared: SharedImage | None, *, on_shared_parents: bool | None
 ) -> Resolution:
     """What becomes of an image that was built here, with its labels ``own``.
 

@@ -273,10 +273,10 @@ def own_only(inputs: ImageInputs) -> bool:
     return inputs.image.no_cache or bool(inputs.image.no_cache_filter)
 
 
-def replaces(decision: Decision, registry_only: bool) -> bool:
-    """Whether a result takes the place of a shared one, although nobody asked for that: of what is to be built in every
-    run the first result would stay for ever, where nothing but the registry keeps it."""
-    return registry_only and decision.builds and own_only(decision.inputs)
+def replaces(decision: Decision) -> bool:
+    """Whether a result takes the place of a shared one where only the registry keeps results, although nobody asked for
+    that: of an image that is built in every run the first result would stay for ever."""
+    return decision.builds and own_only(decision.inputs)
 
 
 def rebuilt(labels: Mapping[str, str]) -> int:

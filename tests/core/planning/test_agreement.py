@@ -266,7 +266,7 @@ class Asking:
         own = self.planned({}, ())
         decided, self.taken = Agreement(
             own, self.planned, self.look, lambda one, local_image: facts_of(local_image).content
-        ).reach(ask, whole)
+        ).reach(ask, whole=whole)
         self.decided = decided
         return {name: one.action for name, one in decided.items()}
 
@@ -358,13 +358,13 @@ def test_what_is_remembered_spares_a_question_about_what_is_not_here_and_decides
 )
 def test_what_becomes_of_a_result(shared: SharedImage | None, on_shared: bool | None, what: str) -> None:
     own = {INPUT_DIGEST: BASE.input_digest, PARENTS: "", REBUILT: "900"}
-    assert verdict(own, "content of id-base".__str__, shared, on_shared) == what
+    assert verdict(own, "content of id-base".__str__, shared, on_shared_parents=on_shared) == what
 
 
 def test_the_first_of_two_results_counts_if_nobody_rebuilt_on_purpose() -> None:
     own = {INPUT_DIGEST: BASE.input_digest, PARENTS: "", REBUILT: ""}
-    assert verdict(own, "content of id-base".__str__, theirs(BASE), True) == "take"
-    assert verdict(own, "content of id-base".__str__, found(BASE), True) == "keep"
+    assert verdict(own, "content of id-base".__str__, theirs(BASE), on_shared_parents=True) == "take"
+    assert verdict(own, "content of id-base".__str__, found(BASE), on_shared_parents=True) == "keep"
 
 
 def test_who_is_asked_about_what_is_fresh_is_remembered_for_a_while(tmp_path: Path) -> None:

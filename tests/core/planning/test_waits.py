@@ -178,7 +178,7 @@ def test_a_registry_that_takes_its_time_holds_up_who_asks_it_alone(project: Lab,
     decided: list[Any] = []
 
     def decide() -> None:
-        decided.append(run.planner.decisions()["app"] if whole else run.planner.decide("app", refresh=True))
+        decided.append(run.planner.decisions()["app"] if whole else run.planner.decide_again("app"))
 
     who_asks = threading.Thread(target=decide, daemon=True)
     who_asks.start()
