@@ -47,7 +47,7 @@ def task__dev_environment() -> Task:
     return {"actions": [(_install_locked,)], "file_dep": [_LOCK], "uptodate": [_has_pytest], "io": {"capture": False}}
 
 
-def _install_locked() -> Any:
+def _install_locked() -> object:
     """uv does it in a fraction of the processor time that pip takes; where it cannot (an index that only pip's own
     files name), pip does it as well."""
     from doit_images.ci.updating import locks
@@ -121,7 +121,7 @@ def task_test_faults() -> Task:
     return _running(run_faults, ["_dev_environment", "_test_programs"], option("minutes", 0.0, how_long))
 
 
-def run_faults(words: Sequence[str], minutes: float = 0.0, keyword: str = "") -> Any:
+def run_faults(words: Sequence[str], minutes: float = 0.0, keyword: str = "") -> object:
     """Run the tests of faults; those that go on at random share ``minutes``."""
     env = {**os.environ, "FAULTS_MINUTES": str(minutes)}
     return run_tool([sys.executable, "-m", "pytest", "-m", "faults", "tests/faults", *_chosen(keyword), *words], env)
@@ -139,7 +139,7 @@ def task_test_mutants() -> Task:
     }
 
 
-def run_mutants(modules: Sequence[str], sample: int = 0) -> Any:
+def run_mutants(modules: Sequence[str], sample: int = 0) -> object:
     """Try mutants, and tell of them; it is a failure when too many are not noticed."""
     from benchmarks import mutants
 
@@ -163,7 +163,7 @@ def task_test() -> Task:
     return _running(run_tests, ["_dev_environment", "_test_programs"], *options)
 
 
-def _running(tests: Callable[..., Any], needs: Sequence[str], *options: Task) -> Task:
+def _running(tests: Callable[..., object], needs: Sequence[str], *options: Task) -> Task:
     """The task that runs these tests; pytest gets what it does not know itself."""
     params = [_KEYWORD, *options]
     return {"actions": [(tests,)], "task_dep": list(needs), "params": params, "pos_arg": "words", **PLAIN}
@@ -175,7 +175,7 @@ def _chosen(keyword: str) -> list[str]:
 
 def run_tests(
     words: Sequence[str], *, more: bool = False, engine: str = "here", store: str = "both", keyword: str = ""
-) -> Any:
+) -> object:
     """Run pytest with these words; with ``CI`` set, a skip of anything that this machine can run is a failure.
 
     The images are built before everything runs; of selected tests, those that need them build them (a fixture does).
@@ -194,7 +194,7 @@ def run_tests(
         return fail(str(error))
 
 
-def _run_on_testing(words: Sequence[str], stores: Sequence[str]) -> Any:
+def _run_on_testing(words: Sequence[str], stores: Sequence[str]) -> object:
     """Run pytest on Debian testing's engine with each of these stores; without words, with our images there."""
     from benchmarks.newer_engine import newer_engine
     from doit_images.core.base.settings import load
@@ -212,7 +212,7 @@ def _run_on_testing(words: Sequence[str], stores: Sequence[str]) -> Any:
     return None
 
 
-def _run_pytest(words: Sequence[str], environ: Mapping[str, str] = os.environ) -> Any:
+def _run_pytest(words: Sequence[str], environ: Mapping[str, str] = os.environ) -> object:
     return run_tool([sys.executable, "-m", "pytest", *words], {**environ, "FORBID_SKIPS": os.environ.get("CI", "")})
 
 
@@ -221,7 +221,7 @@ def missing_programs() -> list[str]:
     return [package for program, package in _PROGRAMS.items() if shutil.which(program) is None]
 
 
-def install_programs() -> Any:
+def install_programs() -> object:
     """Install what is missing with apt, as root or through sudo; where that cannot be, say so: those tests skip."""
     packages = missing_programs()
     apt, sudo = shutil.which("apt-get"), shutil.which("sudo")
@@ -242,7 +242,7 @@ def _has_pytest() -> bool:
     return all(find_spec(name) is not None for name in ("pytest", "hypothesis", "uv"))
 
 
-def run_tool(argv: Sequence[str], env: Mapping[str, str] | None = None) -> Any:
+def run_tool(argv: Sequence[str], env: Mapping[str, str] | None = None) -> object:
     """Run a tool of this repository in its folder; a failure is doit's ``TaskFailed``. Interrupted, it may tidy up:
     killed meanwhile, pytest would leave engines and containers."""
     from doit.exceptions import TaskFailed

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from doit_images.ci import seen as stack_seen
 from doit_images.ci.build import tell
@@ -200,7 +200,7 @@ def test_environ(running: EphemeralStack, environ: Mapping[str, str]) -> dict[st
     return {**environ, **urls(running), "E2E_PROJECT": running.compose.project}
 
 
-def test_summary(junit: str, status: int, up_seconds: float, rows: Sequence[Mapping[str, Any]]) -> str:
+def test_summary(junit: str, status: int, up_seconds: float, rows: Sequence[Mapping[str, object]]) -> str:
     """What pytest's JUnit file says, as Markdown."""
     from xml.etree import ElementTree
 

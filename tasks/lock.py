@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from doit_images.cli.action import PLAIN, Task, fail, option
 
@@ -22,7 +21,7 @@ def task_lock() -> Task:
     return {"actions": [(lock,)], "task_dep": ["_dev_environment"], "params": [upgrade], "pos_arg": "packages", **PLAIN}
 
 
-def lock(*, upgrade: bool, packages: Sequence[str]) -> Any:
+def lock(*, upgrade: bool, packages: Sequence[str]) -> object:
     """Write both locks; a version that is locked stays while it is allowed, unless it is to be upgraded."""
     from doit_images.ci.updating import locks
     from tasks.checks import run_tool

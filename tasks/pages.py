@@ -59,7 +59,7 @@ def _setting(entry: Field[Any], default: str) -> str:
     return f"| {' | '.join(cells)} |\n"
 
 
-def _takes(entry: Field[Any]) -> str:
+def _takes(entry: Field[object]) -> str:
     """What a value has to be, as it is said of one that is wrong."""
     try:
         entry.metadata["parse"]("\0")

@@ -62,7 +62,7 @@ def build_report(
     }
 
 
-def _image(planned: Decision, build: Build | None) -> dict[str, Any]:
+def _image(planned: Decision, build: Build | None) -> dict[str, object]:
     status = build.status if build else _NOT_BUILT if planned.stale else Action.FRESH
     size, image_id = (build.size, build.image_id) if build else _kept(planned)
     return {

@@ -134,7 +134,7 @@ class Look:
             beside.symlink_to(self._own_env)
         return self._answered(commit, lambda: compose_project.load(self._files, self._environ))
 
-    def _config(self, commit: Commit) -> dict[str, Any]:
+    def _config(self, commit: Commit) -> dict[str, object]:
         """All that Compose says of the project."""
         return self._answered(commit, lambda: Compose(self._files, "", self._environ).config())
 

@@ -109,14 +109,14 @@ def task_build_base() -> Iterator[Task]:
     yield group(names()("build_base"), "build only the images that other images build on", bases)
 
 
-def make_image(name: str) -> Any:
+def make_image(name: str) -> object:
     """The action of one image."""
     from doit_images.core.building.make import make
 
     return make(current(), name)
 
 
-def rebuild_image(name: str) -> Any:
+def rebuild_image(name: str) -> object:
     """The action of one image that is built without any cache."""
     from doit_images.core.building.make import rebuild
 

@@ -12,7 +12,7 @@ from doit_images.core.base.task_names import TaskNames
 from doit_images.core.run import Parts, Run
 from doit_images.share.connection import Machines
 
-TASKS: Mapping[str, Callable[..., Any]] = {
+TASKS: Mapping[str, Callable[..., object]] = {
     name.removeprefix("task_"): creator
     for module in (build, show, tests, cache, stack, deps)
     for name, creator in vars(module).items()

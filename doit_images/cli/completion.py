@@ -35,7 +35,7 @@ def script(run: Run, words: Sequence[str]) -> None:
     print((templates / f"completion.{words[0]}").read_text().replace("SCRIPT", quoted), end="")
 
 
-def show(tasks: Mapping[str, Any]) -> None:
+def show(tasks: Mapping[str, object]) -> None:
     """Print what there is to offer, as ``completion.sh`` reads it."""
     for line in (("files", *_files()), *_offered(tasks)):
         print("\t".join(" ".join(word.split()) for word in line))

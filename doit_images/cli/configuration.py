@@ -49,7 +49,7 @@ def _make_env() -> None:
     make_env(run)
 
 
-def doit_config() -> dict[str, Any]:
+def doit_config() -> dict[str, object]:
     """What ``DOIT_CONFIG`` must be. Reads ``.env`` and makes the project's folder in ``.doit-images``, no more.
     For a task that needs ``.env`` it makes that too: settings, Compose's files and contexts are read before any task
     runs. Raises doit's ``InvalidDodoFile``, which doit prints as one sentence, for a setting that is wrong."""
@@ -85,8 +85,8 @@ def doit_config() -> dict[str, Any]:
 
 
 def merged(
-    ours: Mapping[str, Any], theirs: Mapping[str, Any], own: Collection[str], here: Collection[str]
-) -> dict[str, Any]:
+    ours: Mapping[str, object], theirs: Mapping[str, object], own: Collection[str], here: Collection[str]
+) -> dict[str, object]:
     """``DOIT_CONFIG`` of a project that has one of its own and tasks of its own; ``here`` are
     our tasks' names.
 

@@ -60,7 +60,7 @@ class Memory(dependency.SqliteDB):  # type: ignore[misc]
         connection.execute("PRAGMA synchronous = OFF")
         return connection
 
-    def _get_task_data(self, task_id: str) -> Any:
+    def _get_task_data(self, task_id: str) -> object:
         known: Any = self._tried(lambda: super(Memory, self)._get_task_data(task_id), None)
         # A damaged file may give the row of another task.
         return known if isinstance(known, dict) and known.get(_TASK) == task_id else {}
@@ -70,7 +70,7 @@ class Memory(dependency.SqliteDB):  # type: ignore[misc]
         super().set(task_id, dependency, value)
         self._cache[task_id][_TASK] = task_id
 
-    def in_(self, task_id: str) -> Any:
+    def in_(self, task_id: str) -> object:
         """Whether anything is known of this task."""
         return self._tried(lambda: super(Memory, self).in_(task_id), otherwise=False)
 

@@ -11,7 +11,7 @@ from typing import Any
 from doit import control
 
 
-class _InOrder(dict[Any, None]):
+class _InOrder(dict[object, None]):
     """What doit does with its set of waiting nodes, in the order in which they were added."""
 
     def add(self, node: Any) -> None:
@@ -22,7 +22,7 @@ class _InOrder(dict[Any, None]):
 class _Node(control.ExecNode):  # type: ignore[misc]
     """A node of doit's graph, whose children go on in order."""
 
-    def __init__(self, task: Any, parent: Any) -> None:
+    def __init__(self, task: object, parent: object) -> None:
         super().__init__(task, parent)
         self.waiting_me = _InOrder()
 

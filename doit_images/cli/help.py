@@ -44,7 +44,7 @@ def of_all(tasks: Mapping[str, Any], ours: Iterable[str]) -> str:
     return "\n".join(lines)
 
 
-def _option(option: Mapping[str, Any]) -> str:
+def _option(option: Mapping[str, object]) -> str:
     value = "" if option.get("type") is bool else f" {str(option.get('long') or option['name']).upper()}"
     default = f" (default: {option['default']})" if value and option["default"] not in ("", None) else ""
     text = str(option.get("help", "")).split(" [default", 1)[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from doit_images.cli import command_line
 from doit_images.cli.action import JSON, PLAIN, QUIET, YES, Task, act, option, quiet
@@ -95,7 +94,7 @@ def _starting(action: str, *options: Task) -> Task:
     return {"actions": [(shown, [action])], "task_dep": before, "params": list(options), **PLAIN}
 
 
-def shown(function: str, /, *first: Any, task: Any, **options: Any) -> Any:
+def shown(function: str, /, *first: object, task: object, **options: object) -> object:
     """Act, with what happens to the stack shown."""
     from doit_images.ui.health_view import StackView
 

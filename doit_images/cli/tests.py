@@ -23,7 +23,7 @@ class Passed:
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def __call__(self, task: Any, values: Mapping[str, Any]) -> bool:
+    def __call__(self, task: object, values: Mapping[str, object]) -> bool:
         """Ask the plan, and bring back what a test that passed left. An error counts as not passed: the action then
         says it."""
         from doit_images.ci.testing.act import passed_before

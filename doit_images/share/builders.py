@@ -22,7 +22,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
 
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.settings import Settings, root
@@ -158,7 +157,7 @@ def entry(name: str, by: Mapping[str, str], days: int, now: float) -> str:
     return "\n".join(["", "[[builder]]", *lines, f"from = {since}", f"until = {until}", ""])
 
 
-def _builder(given: Any, number: int) -> Builder:
+def _builder(given: object, number: int) -> Builder:
     """One entry; ``ValueError`` says what is wrong with it."""
     which = f"builder {number}"
     if not isinstance(given, dict) or not isinstance(name := given.get("name"), str) or not name:
@@ -185,7 +184,7 @@ def _builder(given: Any, number: int) -> Builder:
     return Builder(name, key, since, until, ends, **identity, may=tuple(may))
 
 
-def _moment(value: Any, what: str) -> float:
+def _moment(value: object, what: str) -> float:
     if not isinstance(value, date):
         raise ValueError(f"{what} must be a date such as 2026-11-25")
     moment = value if isinstance(value, datetime) else datetime(value.year, value.month, value.day, tzinfo=UTC)

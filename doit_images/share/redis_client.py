@@ -71,7 +71,7 @@ class RedisClient:
             # The error's own text may hold the URL, and so the password.
             self._say(f"Redis is left out ({_kind(error)}): another machine may do the same work")
 
-    def _connected(self) -> Any:
+    def _connected(self) -> object:
         with self._lock:
             if self._client is None:
                 self._client = client_of(self._url)

@@ -36,7 +36,7 @@ def give(registry: Registry, path: str, digest: str, bundle: bytes, about: str =
 def bundles(registry: Registry, path: str, digest: str) -> Iterator[str]:
     """The bundles that are attached to a manifest, one by one; nobody has checked them. Raises ``Unavailable`` and
     ``NoImage``, also where there are more than are looked at."""
-    others: list[dict[str, Any]] = []
+    others: list[dict[str, object]] = []
     for each in referrers.attached(registry, path, digest, BUNDLE):
         notes = each.get("annotations")
         note = notes.get(_NOTE, notes.get(_FORMER_NOTE)) if isinstance(notes, dict) else None
@@ -58,7 +58,7 @@ def contents(registry: Registry, path: str, listed: Sequence[Mapping[str, Any]])
         raise NoImage(f"has more than {_FETCHED} signatures of others on it, and no more are looked at")
 
 
-def kind_of(listed: Mapping[str, Any]) -> str:
+def kind_of(listed: Mapping[str, object]) -> str:
     """The type of what is said in a bundle, by its descriptor; "" where that does not tell."""
     notes = listed.get("annotations")
     return str(notes.get(_KIND, "")) if isinstance(notes, dict) else ""

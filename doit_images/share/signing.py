@@ -15,7 +15,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from doit_images.core.base.errors import UserError
 
@@ -46,7 +46,7 @@ class Claim(NamedTuple):
     builder: str
     signed: int
     about: str = IMAGES
-    predicate: Mapping[str, Any] = {}
+    predicate: Mapping[str, object] = {}
 
 
 class Forged(ValueError):

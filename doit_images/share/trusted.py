@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.settings import Settings, root
@@ -114,7 +114,7 @@ class Trust:
         """A bundle in which this machine says that it built this. Raises as ``sign_claimed``."""
         return self.sign_claimed(Claimed(digest, fingerprint, platform))
 
-    def sign_claimed(self, claimed: Claimed, predicate: Mapping[str, Any] | None = None) -> bytes:
+    def sign_claimed(self, claimed: Claimed, predicate: Mapping[str, object] | None = None) -> bytes:
         """A bundle in which this machine says this, and this of it. ``ValueError`` where nobody would take it,
         ``NotSigned`` where a signature by its identity cannot be had."""
         if not self.own:

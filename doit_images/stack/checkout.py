@@ -184,7 +184,7 @@ def _resources(other: Other) -> set[str]:
     return {*other.resources, *kept.networks, *kept.volumes}
 
 
-def _elsewhere(run: Run, choice: Choice) -> dict[str, Any]:
+def _elsewhere(run: Run, choice: Choice) -> dict[str, object]:
     """What Compose would say of the project under a name that no stack of it has."""
     return Compose(run.files, f"{choice.name}-elsewhere", run.environ).config()
 
@@ -252,7 +252,7 @@ def _holds(claim: Choice) -> bool:
     return bool(Containers(claim.name).belongings())
 
 
-def _ports(choice: Choice, config: Mapping[str, Any]) -> dict[str, int]:
+def _ports(choice: Choice, config: Mapping[str, object]) -> dict[str, int]:
     """A number for each port of the files that nobody else has, on this engine, on this machine, or kept for later."""
     own: set[int] = set()
     taken: set[int] = set()

@@ -30,13 +30,13 @@ _SPACES = {"network_mode": "network", "pid": "processes", "ipc": "shared memory"
 _MACHINES_OWN = ("/dev", "/proc", "/sys", "/run", "/var/run", "/tmp/.X11-unix")  # noqa: S108  mounted to be shared
 
 
-def wanted_ports(config: Mapping[str, Any]) -> dict[str, int]:
+def wanted_ports(config: Mapping[str, object]) -> dict[str, int]:
     """Every port that is published under a number of the files' choice, by what tells it from the others, with how many
     ports in a row it is."""
     return {_key(name, port): len(numbers) for name, port in _ports(config) if (numbers := _numbers(port))}
 
 
-def published(config: Mapping[str, Any]) -> set[int]:
+def published(config: Mapping[str, object]) -> set[int]:
     """Every port of this machine that the files choose."""
     return {number for _, port in _ports(config) for number in _numbers(port)}
 
@@ -187,7 +187,7 @@ def _container(mode: str | None) -> str:
     return mode.removeprefix(_CONTAINER) if mode and mode.startswith(_CONTAINER) else ""
 
 
-def _is_joined(network: Mapping[str, Any], joined: Collection[str]) -> bool:
+def _is_joined(network: Mapping[str, object], joined: Collection[str]) -> bool:
     return bool(network.get("external")) and network.get("name") in (*_ENGINES_OWN, *joined)
 
 
@@ -234,7 +234,7 @@ def _network(
         yield "driver_opts", f"{{{_yaml(_BRIDGE)}: !reset null}}"
 
 
-def _named(stack: str, name: str, resource: Mapping[str, Any], fixed: Collection[str]) -> Iterator[tuple[str, str]]:
+def _named(stack: str, name: str, resource: Mapping[str, object], fixed: Collection[str]) -> Iterator[tuple[str, str]]:
     """A name of this stack's own for what would be the same one in another."""
     if resource.get("external"):
         yield "external", "false"
@@ -259,18 +259,18 @@ def _ports(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]
     return ((name, port) for name, service in _all(config, "services") for port in service.get("ports") or ())
 
 
-def _key(service: str, port: Mapping[str, Any]) -> str:
+def _key(service: str, port: Mapping[str, object]) -> str:
     address = f"{port['host_ip']}:" if port.get("host_ip") else ""
     return f"{service} {address}{port['published']}:{port['target']}/{port.get('protocol') or 'tcp'}"
 
 
-def _numbers(port: Mapping[str, Any]) -> range:
+def _numbers(port: Mapping[str, object]) -> range:
     """The ports that this publishes under numbers of the files' choice."""
     first, _, last = str(port.get("published") or "0").partition("-")
     return range(int(first), int(last or first) + 1) if int(first) else range(0)
 
 
-def _moved(service: str, port: Mapping[str, Any], ports: Mapping[str, int]) -> dict[str, Any]:
+def _moved(service: str, port: Mapping[str, object], ports: Mapping[str, int]) -> dict[str, object]:
     count = len(_numbers(port))
     if not count:
         return dict(port)
@@ -278,6 +278,6 @@ def _moved(service: str, port: Mapping[str, Any], ports: Mapping[str, int]) -> d
     return {**port, "published": str(first) if count == 1 else f"{first}-{first + count - 1}"}
 
 
-def _yaml(value: Any) -> str:
+def _yaml(value: object) -> str:
     """A value as YAML on one line, with each ``$`` doubled: Compose would take it for a variable's."""
     return json.dumps(value).replace("$", "$$")

@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from doit_images.core.base import commands
 from doit_images.core.base.again import doit
@@ -127,7 +126,7 @@ def _restarts(rule: Sync) -> bool:
     return rule.action in _RESTARTED or (rule.action in _MOUNTED and rule.path.is_file())
 
 
-def _mount(rule: Sync) -> dict[str, Any]:
+def _mount(rule: Sync) -> dict[str, object]:
     source, target = (text.replace("$", "$$") for text in (str(rule.path), rule.target))
     return {"type": "bind", "source": source, "target": target, "read_only": True}
 

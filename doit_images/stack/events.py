@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from doit_images.core.base.events import Events
 from doit_images.stack.containers import Container
@@ -36,7 +35,7 @@ class WaitEnded:
 class ServicesListed:
     """What is there, as ``rows`` gives it, for people."""
 
-    rows: Sequence[Mapping[str, Any]]
+    rows: Sequence[Mapping[str, object]]
 
 
 @contextlib.contextmanager
@@ -49,12 +48,12 @@ def waiting(events: Events, *, live: bool = True) -> Iterator[Show]:
         events.emit(WaitEnded())
 
 
-def rows_of(outcome: Waited) -> list[dict[str, Any]]:
+def rows_of(outcome: Waited) -> list[dict[str, object]]:
     """What came of waiting, as ``rows``."""
     return rows(list(outcome.verdicts), outcome.containers)
 
 
-def rows(services: Sequence[str], containers: Sequence[Container]) -> list[dict[str, Any]]:
+def rows(services: Sequence[str], containers: Sequence[Container]) -> list[dict[str, object]]:
     """What is there, as plain data: a row for each container, and one for each service that has none."""
     listed = [_row(container) for container in containers]
     missing = [name for name in services if name not in {container.service for container in containers}]
@@ -63,7 +62,7 @@ def rows(services: Sequence[str], containers: Sequence[Container]) -> list[dict[
     return sorted(listed, key=lambda row: (row["service"], row["container"]))
 
 
-def _row(container: Container) -> dict[str, Any]:
+def _row(container: Container) -> dict[str, object]:
     return {
         "service": container.service,
         "container": container.name,

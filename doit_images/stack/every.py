@@ -64,13 +64,13 @@ def ps(run: Run, *, as_json: bool, every: bool) -> None:
         run.events.emit(ServicesListed(listed))
 
 
-def _own(run: Run) -> list[dict[str, Any]]:
+def _own(run: Run) -> list[dict[str, object]]:
     compose = checkout.compose_of(run)
     services = [name for name, service in compose.services().items() if service.replicas]
     return rows(services, Containers(compose.project).look())
 
 
-def _rows(run: Run) -> list[dict[str, Any]]:
+def _rows(run: Run) -> list[dict[str, object]]:
     choices, data = stacks(run), run.engine.volume_bytes()
     shares = Disk({choice.name: _parts(run.engine, choice) for choice in choices})
     return [_row(run, choice, data, shares) for choice in choices]
@@ -136,7 +136,7 @@ def _parts(engine: Engine, choice: Choice) -> dict[str, int]:
     return parts
 
 
-def _row(run: Run, choice: Choice, data: Mapping[str, int], shares: Disk) -> dict[str, Any]:
+def _row(run: Run, choice: Choice, data: Mapping[str, int], shares: Disk) -> dict[str, object]:
     project = Containers(choice.name)
     volumes = list(project.belongings().volumes)
     return {
@@ -184,7 +184,7 @@ def _print(run: Run, listed: Sequence[Mapping[str, Any]]) -> None:
             print(f"the checkout of {row['stack']} is gone: {run.parts.names.in_text(_GONE)}", file=sys.stderr)
 
 
-def _state(services: Sequence[Mapping[str, Any]]) -> str:
+def _state(services: Sequence[Mapping[str, object]]) -> str:
     """How many containers run, and how those are that do not, or are not healthy.
 
     >>> web = {"service": "web", "state": "running", "health": "unhealthy"}

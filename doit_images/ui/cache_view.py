@@ -31,7 +31,7 @@ def show(run: Run, runs: int, *, as_json: bool) -> None:
         _print(data)
 
 
-def gather(run: Run, runs: int) -> dict[str, Any]:
+def gather(run: Run, runs: int) -> dict[str, object]:
     """The statistics as plain data. ``reclaimable_bytes`` is what can be removed at all, ``over_bytes`` what is beyond
     ``CACHE_MAX_SIZE``."""
     settings = run.settings
@@ -50,7 +50,7 @@ def gather(run: Run, runs: int) -> dict[str, Any]:
     }
 
 
-def _disk_usage(kind: ItemKind, items: list[Item]) -> dict[str, Any]:
+def _disk_usage(kind: ItemKind, items: list[Item]) -> dict[str, object]:
     mine = [item for item in items if item.kind == kind]
     free = [item for item in mine if not item.needed]
     whole = total(mine)
@@ -100,7 +100,7 @@ def images(builds: Iterable[Build]) -> dict[str, dict[str, Any]]:
     return {image: _image(image, some) for image, some in grouped(done, lambda build: build.image).items()}
 
 
-def _image(image: str, builds: Sequence[Build]) -> dict[str, Any]:
+def _image(image: str, builds: Sequence[Build]) -> dict[str, object]:
     real = [build for build in builds if build.action == Action.BUILD]
     spared = [build for build in builds if build.action in (Action.RETAG, Action.PULL)]
     usual = median([build.seconds for build in real]) if real else 0.0

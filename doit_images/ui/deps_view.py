@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from doit_images.ci.updating import advisories, locks, update
 from doit_images.ci.updating.advisories import Advisory
@@ -53,7 +52,7 @@ def _seconds(cooldown: str) -> float:
         raise UserError(f"--cooldown {cooldown}: this is {error}") from None
 
 
-def _plain(found: Sequence[locks.LockChange | Advisory], root: Path) -> list[dict[str, Any]]:
+def _plain(found: Sequence[locks.LockChange | Advisory], root: Path) -> list[dict[str, object]]:
     return [{**each._asdict(), "lock": each.lock.relative_to(root).as_posix()} for each in found]
 
 

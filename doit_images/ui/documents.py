@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
-from typing import Any
 
 from doit_images.ci.sbom import attached
 from doit_images.ci.sbom.attached import CYCLONEDX, PROVENANCE, SPDX, SPDX_3, DocumentKind
@@ -24,7 +23,7 @@ from doit_images.share import connection
 from doit_images.share.no_answer import NoImage, Unavailable
 
 _TOOL = "doit-images"
-Documents = Mapping[DocumentKind, Mapping[str, Any]]
+Documents = Mapping[DocumentKind, Mapping[str, object]]
 Content = Callable[[Decision, LocalImage, str], Documents]
 """What documents say of an image that the engine holds, and that its readers know by this digest."""
 

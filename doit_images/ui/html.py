@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -17,7 +16,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 _CODE = re.compile(r"`([^`]+)`")
 
 
-def render(template: Path, **values: Any) -> str:
+def render(template: Path, **values: object) -> str:
     """The page that a template makes of these values. It may extend ``layout.html``, which needs ``title``, ``when``,
     ``sections`` (ids with their names) and ``footer``."""
     environment = Environment(

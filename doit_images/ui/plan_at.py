@@ -72,7 +72,7 @@ def matrix_of(plan: Plan, tests: Mapping[str, Due]) -> dict[str, Any]:
     return {"include": [_job(name, built.get(name, []), due[name], plan, tests) for name in jobs]}
 
 
-def _job(name: str, built: list[str], due: list[str], plan: Plan, tests: Mapping[str, Due]) -> dict[str, Any]:
+def _job(name: str, built: list[str], due: list[str], plan: Plan, tests: Mapping[str, Due]) -> dict[str, object]:
     reasons = plan.decisions[name].reasons if built else tests[due[0]].reasons
     return {
         "image": name,

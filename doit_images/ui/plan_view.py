@@ -107,7 +107,7 @@ def _tell_trust(settings: Settings) -> None:
             print(f"plan: {sentence}", file=sys.stderr)
 
 
-def _untold(run: Run, definition: Mapping[str, Any], inputs: Mapping[str, ImageInputs]) -> list[str]:
+def _untold(run: Run, definition: Mapping[str, object], inputs: Mapping[str, ImageInputs]) -> list[str]:
     """What the definition leaves out, as sentences."""
     from doit_images.core.building import build_target
     from doit_images.core.buildkit import bake
@@ -143,7 +143,7 @@ def complain(decisions: Mapping[str, Decision]) -> None:
         raise UserError("\n".join(f"{decision.name}: {'; '.join(decision.reasons)}" for decision in broken))
 
 
-def print_json(content: Mapping[str, Any]) -> None:
+def print_json(content: Mapping[str, object]) -> None:
     """Print it to standard output."""
     print(json.dumps(content, indent=2, ensure_ascii=False))
 
@@ -159,7 +159,7 @@ def promised(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _promised_image(decision: Decision, expected: Mapping[str, float]) -> dict[str, Any]:
+def _promised_image(decision: Decision, expected: Mapping[str, float]) -> dict[str, object]:
     inputs = decision.inputs
     seconds = _seconds(decision, expected)
     return {

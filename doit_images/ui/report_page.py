@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from doit_images.ci.history import Tests, tests
 from doit_images.core.base.formatting import seconds_text
@@ -72,7 +71,7 @@ def page(shown: Shown) -> str:
     )
 
 
-def _parts(shown: Shown) -> dict[str, Any]:
+def _parts(shown: Shown) -> dict[str, object]:
     """What each section shows; a section without anything is left out."""
     past = runs(shown.builds)[-_RUNS:]
     return {
@@ -106,7 +105,7 @@ def tests_words(tests: Tests) -> str:
     return f"{failed}{tests.passed_before} had passed before, which saved {seconds_text(tests.saved)}"
 
 
-def _sizes(images: Mapping[str, Sequence[Layer]]) -> dict[str, Any]:
+def _sizes(images: Mapping[str, Sequence[Layer]]) -> dict[str, object]:
     if not images:
         return {}
     disk = Disk({image: parts_of(layers) for image, layers in images.items()})

@@ -1,7 +1,7 @@
 """What do people see while doit runs?
 
 A reporter of doit (``DOIT_CONFIG = {"reporter": Reporter}``). Tasks that make an image carry its name in
-``meta={"image": name}``; they are rows of the board. Any other task is one line, and its own output passes
+``meta={"image": name}``; they are rows of the board. object other task is one line, and its own output passes
 through; with ``meta={"quiet": True}`` it has no line. Everything goes to standard error; standard output is for
 data.
 """
@@ -35,7 +35,7 @@ class Reporter(ZeroReporter):  # type: ignore[misc]
 
     desc = "images as a live board on a terminal, as lines elsewhere"
 
-    def __init__(self, outstream: TextIO, options: Mapping[str, Any], run: Run) -> None:
+    def __init__(self, outstream: TextIO, options: Mapping[str, object], run: Run) -> None:
         """``outstream`` is doit's ``--output-file``, used only when it is one; of ``options`` only ``quiet`` is, for
         those who want to hear nothing but what fails. ``run`` is what is shown."""
         run.count_workers = _workers

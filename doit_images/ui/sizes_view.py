@@ -79,7 +79,7 @@ def as_data(
     return {"ways": list(ways), "images": images, **together}
 
 
-def _image(name: str, image: Measured, disk: Disk, content: SizeReport) -> dict[str, Any]:
+def _image(name: str, image: Measured, disk: Disk, content: SizeReport) -> dict[str, object]:
     return {
         "ref": image.ref,
         "bytes": image.size,

@@ -10,6 +10,7 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 from doit_images.core.buildkit.rawjson import RawJson
 from doit_images.core.engine import plugins
@@ -111,7 +112,7 @@ def what_ran(stderr: bytes) -> tuple[list[str], list[str]]:
         if isinstance(message, str):
             text.append(message)
             continue
-        for vertex in message.get("vertexes") or []:
+        for vertex in cast("list[dict[str, str]]", message.get("vertexes") or []):
             names[vertex["digest"]] = vertex["name"]
             text += [vertex["error"]] if vertex.get("error") else []
             if vertex.get("cached"):

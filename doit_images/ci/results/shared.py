@@ -49,7 +49,7 @@ def look(run: Run, wanted: Mapping[str, str]) -> dict[str, Result]:
         return {result.fingerprint: result for result in answers if result}
 
 
-def put(run: Run, path: str, result: Result, content: Mapping[str, Any] | None) -> None:
+def put(run: Run, path: str, result: Result, content: Mapping[str, object] | None) -> None:
     """Let other machines have what is kept of a result, where there is a registry that this one may push to; None takes
     the place of one that counts no more, for registries need not let anybody delete."""
     if not run.settings.cache_registry or run.kept(_Failed).lock.locked():
@@ -74,7 +74,7 @@ def put(run: Run, path: str, result: Result, content: Mapping[str, Any] | None) 
         registry.give_manifest(path, tag, referrers.MANIFEST, text)
         if share.trust.need:
             claimed = Claimed(digest_of(text), result.fingerprint, run.local_images.snapshot().platform, TESTS)
-            said: dict[str, Any] = {"result": "PASSED" if content else "FAILED", "configuration": []}
+            said: dict[str, object] = {"result": "PASSED" if content else "FAILED", "configuration": []}
             bundle = share.trust.sign_claimed(claimed, said)
             signatures.give(registry, path, claimed.digest, bundle, TESTS)
     except NotSigned as error:
@@ -116,7 +116,7 @@ def _doubt(run: Run, fingerprint: str, path: str, text: bytes) -> str:
     return trust.judge(Claimed(digest, fingerprint, run.local_images.snapshot().platform, TESTS), attached)[0]
 
 
-def _unpacked(packed: bytes) -> Any:
+def _unpacked(packed: bytes) -> object:
     unpack = zlib.decompressobj()
     text = unpack.decompress(packed, _LARGEST)
     if unpack.unconsumed_tail:

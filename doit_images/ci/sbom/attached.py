@@ -56,7 +56,7 @@ def attach(share: Share, wanted: Wanted, digest: str, kind: DocumentKind, docume
     return referrers.attach(share.registry, wanted.path, digest, attachment)
 
 
-def text_of(document: Mapping[str, Any]) -> bytes:
+def text_of(document: Mapping[str, object]) -> bytes:
     """A document as a file has it."""
     return json.dumps(document, indent=1, sort_keys=True).encode()
 

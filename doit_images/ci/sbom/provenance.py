@@ -67,7 +67,7 @@ def _files(made: Made) -> Iterable[dict[str, Any]]:
         yield {"uri": remote}
 
 
-def _bases(made: Made) -> Iterable[dict[str, Any]]:
+def _bases(made: Made) -> Iterable[dict[str, object]]:
     """The external bases. One that is not pinned counts by its layers and configuration, which is no registry's
     digest."""
     for ref, content in sorted(made.build_inputs.bases.items()):
@@ -76,7 +76,7 @@ def _bases(made: Made) -> Iterable[dict[str, Any]]:
         yield {"name": "base", "uri": _url(ref), **known}
 
 
-def _parents(made: Made) -> Iterable[dict[str, Any]]:
+def _parents(made: Made) -> Iterable[dict[str, object]]:
     for ref, number in sorted(made.parents.items()):
         yield {"name": "parent", "uri": _url(ref), "annotations": {"fingerprint": number}}
 

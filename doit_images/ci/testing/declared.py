@@ -52,7 +52,7 @@ class ImageTest(NamedTuple):
     cache: bool = True
     problem: str = ""
 
-    def declaration(self) -> dict[str, Any]:
+    def declaration(self) -> dict[str, object]:
         """What of it counts for its result."""
         return {**self._asdict(), "environment": dict(self.environment), "problem": ""}
 
@@ -120,5 +120,5 @@ def _problems(name: str, said: Mapping[str, Any], project: Project) -> Iterator[
         yield "inputs are files and folders below the project's folder, without patterns"
 
 
-def _is_list(value: Any) -> bool:
+def _is_list(value: object) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(each, str) for each in value)

@@ -80,7 +80,7 @@ def _secrets(named: Any, declared: Mapping[str, Any]) -> Iterator[str]:
         yield f"id={one.get('target') or one['source']},{where}"
 
 
-def _ulimits(value: Mapping[str, Any]) -> Iterator[str]:
+def _ulimits(value: Mapping[str, object]) -> Iterator[str]:
     for name, limit in value.items():
         yield f"{name}={limit['soft']}:{limit['hard']}" if isinstance(limit, Mapping) else f"{name}={limit}"
 

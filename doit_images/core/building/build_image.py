@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import seconds_text
@@ -135,6 +135,6 @@ def _failed(build: ImageBuild, outcome: Outcome) -> NoReturn:
     raise UserError(failure.explain(inputs.image, progress, inputs.dockerfile_text, build.log, outcome.status))
 
 
-def _add_to_history(build: ImageBuild, outcome: Outcome, status: Status, **more: Any) -> None:
+def _add_to_history(build: ImageBuild, outcome: Outcome, status: Status, **more: object) -> None:
     more |= {"seconds": outcome.seconds, "steps": steps_of(outcome.progress)}
     results.add_to_history(build.run, build.decision, status, began=outcome.began, **more)

@@ -51,7 +51,7 @@ def make(run: Run, name: str) -> Any:
     return _reported(run, name, _BEGUN)
 
 
-def rebuild(run: Run, name: str) -> Any:
+def rebuild(run: Run, name: str) -> object:
     """The same, but build it in any case, without any cache."""
     return _reported(run, name, Work(rebuild=True))
 

@@ -27,7 +27,7 @@ class _Value(NamedTuple):
     fits: Callable[[Any], object]
 
 
-def _is_whole(value: Any) -> bool:
+def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 

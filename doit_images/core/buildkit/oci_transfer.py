@@ -282,7 +282,7 @@ def tidy(folder: Path, now: float = 0.0) -> int:
     return freed
 
 
-def _reached(folder: Path, above: Any) -> set[str]:
+def _reached(folder: Path, above: object) -> set[str]:
     """Every digest that is named from there down."""
     reached: set[str] = set()
     todo = list(_digests(above))

@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
 from doit_images.core.base.formatting import clean, size_text
 from doit_images.core.base.timestamps import epoch_seconds
@@ -140,7 +139,7 @@ class Progress:
         self._steps: dict[str, Vertex] = {}
         self._begun = 0
         self._logs: dict[str, deque[str]] = {}
-        self._partial: dict[tuple[str, Any], str] = {}
+        self._partial: dict[tuple[str, object], str] = {}
         self._transfers: dict[str, dict[str, tuple[int, int]]] = {}
         self._done: set[tuple[str, str]] = set()
         self._text: deque[str] = deque(maxlen=LOG_LINES)
@@ -247,7 +246,7 @@ class Progress:
         step.index = self._begun
         return [ProgressEvent(ProgressKind.STARTED, f"#{step.index} {' '.join(step.name.split())}", step)]
 
-    def _vertex(self, vertex: dict[str, Any]) -> list[ProgressEvent]:
+    def _vertex(self, vertex: dict[str, object]) -> list[ProgressEvent]:
         step = self._step(vertex.get("digest"))
         if step is None:
             return []
@@ -287,7 +286,7 @@ class Progress:
             kind, word = ProgressKind.CACHED, "CACHED"
         return [*flushed, ProgressEvent(kind, f"#{step.index} {word}", step)]
 
-    def _status(self, status: dict[str, Any]) -> list[ProgressEvent]:
+    def _status(self, status: dict[str, object]) -> list[ProgressEvent]:
         step, name = self._step(status.get("vertex")), status.get("id")
         if step is None or not isinstance(name, str):
             return []
@@ -303,7 +302,7 @@ class Progress:
             ProgressEvent(ProgressKind.STATUS, f"#{step.index} {self._known(name)}{size} done", step),
         ]
 
-    def _log(self, log: dict[str, Any]) -> list[ProgressEvent]:
+    def _log(self, log: dict[str, object]) -> list[ProgressEvent]:
         step, data = self._step(log.get("vertex")), log.get("data")
         if step is None or not isinstance(data, str):
             return []
@@ -324,7 +323,7 @@ class Progress:
         since = f"{max(0.0, at - step.started):.3f} " if at and step.started else ""
         return ProgressEvent(ProgressKind.LOG, f"#{step.index} {since}{text}", step)
 
-    def _warning(self, warning: dict[str, Any]) -> list[ProgressEvent]:
+    def _warning(self, warning: dict[str, object]) -> list[ProgressEvent]:
         short = warning.get("short")
         if not isinstance(short, str):
             return []
@@ -336,7 +335,7 @@ def brief(name: str) -> str:
     return _MOUNT.sub("", name)
 
 
-def _dicts(message: dict[str, Any], key: str) -> list[dict[str, Any]]:
+def _dicts(message: dict[str, object], key: str) -> list[dict[str, object]]:
     values = message.get(key)
     return [value for value in values if isinstance(value, dict)] if isinstance(values, list) else []
 

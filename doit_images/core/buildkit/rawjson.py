@@ -11,9 +11,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
 
-Message = dict[str, Any] | str
+Message = dict[str, object] | str
 _DECODER = json.JSONDecoder()
 
 KNOWN = frozenset({"vertexes", "statuses", "logs", "warnings"})
@@ -127,7 +126,7 @@ class RawJson:
         yield from (line for line in lines if not _JSON_LINE.match(line))
 
 
-def _whole(text: bytes) -> dict[str, Any] | None:
+def _whole(text: bytes) -> dict[str, object] | None:
     """The way nearly everything goes: a whole object, undamaged."""
     try:
         value = json.loads(text)
@@ -136,7 +135,7 @@ def _whole(text: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _first(line: str, at: int) -> tuple[dict[str, Any], int]:
+def _first(line: str, at: int) -> tuple[dict[str, object], int]:
     """The object that begins at a place of a line, and where it ends; the same place, if it does not."""
     try:
         return _DECODER.raw_decode(line, at)

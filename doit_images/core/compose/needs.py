@@ -44,7 +44,7 @@ def parse(declared: Any, images: Collection[str], file: Path) -> dict[str, Needs
         raise UserError(f"{DECLARED}: {error}", where=str(file), remedy=remedy) from None
 
 
-def _needs(name: str, declared: Any, images: Collection[str]) -> Needs:
+def _needs(name: str, declared: object, images: Collection[str]) -> Needs:
     if name not in images:
         raise ValueError(f"there is no image {name}")
     if not isinstance(declared, Mapping):

@@ -243,13 +243,13 @@ def _problems(
             yield f"additional_contexts.{key} names {value!r}, which is not a service with a build section"
 
 
-def _unsupported(build: Mapping[str, Any]) -> dict[str, str]:
+def _unsupported(build: Mapping[str, object]) -> dict[str, str]:
     """The settings of a build that buildx has no option for."""
     kept = {key: value for key, value in build.items() if key not in _HONOURED and not key.startswith("x-")}
     return {key: json.dumps(value, sort_keys=True) for key, value in kept.items()}
 
 
-def _argument(name: str, value: Any, environ: Mapping[str, str]) -> str | None:
+def _argument(name: str, value: object, environ: Mapping[str, str]) -> str | None:
     """The value of a build argument; None where the environment has it, as with proxies: their values are not kept."""
     taken = name.upper() in PROXIES and environ.get(name) == value
     return None if value is None or taken else str(value)
@@ -265,13 +265,13 @@ def _pairs(value: Any) -> Iterator[str]:
         yield from value or ()
 
 
-def _ulimits(value: Mapping[str, Any]) -> Iterator[str]:
+def _ulimits(value: Mapping[str, object]) -> Iterator[str]:
     for name, limit in value.items():
         both = f"{limit['soft']}:{limit['hard']}" if isinstance(limit, Mapping) else str(limit)
         yield f"{name}={both}"
 
 
-def _attestation(value: Any) -> str:
+def _attestation(value: object) -> str:
     """What ``provenance`` or ``sbom`` asks for; "" for nothing, which is what a build here does by itself."""
     text = str(value or "")
     return "" if text.lower() in ("false", "f", "0") else text

@@ -27,7 +27,7 @@ def said(declared: Any) -> dict[str, Any]:
     return tests
 
 
-def environment(given: Any) -> dict[str, str | None] | None:
+def environment(given: object) -> dict[str, str | None] | None:
     """The variables of a test's ``environment``, which is a mapping or a list of ``NAME=value``, as that of a service;
     None for what is neither.
 

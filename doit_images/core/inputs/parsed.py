@@ -20,11 +20,11 @@ class Parsed:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._kept: dict[str, Any] = memory.recall(path) or {}
-        self._used: dict[str, Any] = {}
+        self._kept: dict[str, object] = memory.recall(path) or {}
+        self._used: dict[str, object] = {}
         self._reads: dict[str, Reads] = {}
 
-    def reads(self, text: str, asked: Mapping[str, Any]) -> Reads:
+    def reads(self, text: str, asked: Mapping[str, object]) -> Reads:
         """What a text reads; ``asked`` are the words of ``dockerfile.reads``, with the ``platforms`` to build for and
         those that it is ``built_on``. Raises ``UserError`` for a text that is no Dockerfile."""
         key = digest_of_text(json.dumps([_PARSER, text, asked], sort_keys=True))

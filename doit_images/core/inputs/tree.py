@@ -187,7 +187,7 @@ class FileIndex:
     def __init__(self, store: Path | None = None) -> None:
         self._store = store
         self._folders: dict[str, Folder] = {}
-        self._remembered: dict[str, list[Any]] = {}
+        self._remembered: dict[str, list[object]] = {}
         self._recalled: set[str] = set()
         self._db: sqlite3.Connection | None = None
         self._opened = False

@@ -64,7 +64,7 @@ def _settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str
             yield f"{key} {_shown(old)} → {_shown(new)}"
 
 
-def _entries(kind: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+def _entries(kind: str, old: Mapping[str, object], new: Mapping[str, object]) -> Iterator[str]:
     for name in sorted({*old, *new}):
         if old.get(name) == new.get(name) and (name in old) == (name in new):
             continue
@@ -91,6 +91,6 @@ def _short(digest: str) -> str:
     return digest[:19] + "…" if digest else "unknown"
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     text = "nothing" if value in (None, "", [], False) else str(value)
     return text if len(text) <= 60 else text[:59] + "…"
