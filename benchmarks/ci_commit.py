@@ -19,8 +19,8 @@ from benchmarks.peers import Bench
 from benchmarks.projects import environ, plain, write_monorepo
 from benchmarks.results import Results, say
 from doit_images.core.base import commands
+from doit_images.core.base.checked_json import OWN_FOLDER
 from doit_images.core.base.errors import UserError
-from doit_images.core.base.memory import OWN_FOLDER
 
 ABOUT = """
 `plan --at` tells from git alone what a commit makes due: here in a repository of 100 images and 5,000 files, of a

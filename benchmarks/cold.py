@@ -24,7 +24,7 @@ from benchmarks.peers import Bench, copied_stack
 from benchmarks.results import Results, say
 from benchmarks.temporary_engine import temporary_engine
 from doit_images.core.base import commands
-from doit_images.core.base.memory import OWN_FOLDER
+from doit_images.core.base.checked_json import OWN_FOLDER
 
 ABOUT = """
 Each command builds a copy of this stack in an engine of its own that holds the base image, no other image and no build

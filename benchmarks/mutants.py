@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from doit_images.core.base import commands
+from doit_images.core.base.checked_json import OWN_FOLDER
 from doit_images.core.base.errors import UserError
-from doit_images.core.base.memory import OWN_FOLDER
 
 ROOT = Path(__file__).resolve().parent.parent
 JUDGED = (

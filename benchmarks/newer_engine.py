@@ -21,8 +21,8 @@ from pathlib import Path
 
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from doit_images.core.base import commands, lock
+from doit_images.core.base.checked_json import OWN_FOLDER
 from doit_images.core.base.errors import UserError
-from doit_images.core.base.memory import OWN_FOLDER
 from tasks import ROOT
 from tasks.bases.debian import indextargets
 

@@ -23,8 +23,8 @@ from typing import Any
 from benchmarks import edits, judge, measure
 from benchmarks.side_by_side import SideBySide
 from doit_images.core.base import commands
+from doit_images.core.base.checked_json import OWN_FOLDER
 from doit_images.core.base.errors import UserError
-from doit_images.core.base.memory import OWN_FOLDER
 from doit_images.core.buildkit import buildx
 from doit_images.core.buildkit.progress import Progress
 from doit_images.core.compose.project import Project, load

@@ -21,8 +21,8 @@ from typing import Any
 from benchmarks import measure
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from doit_images.core.base import commands
+from doit_images.core.base.checked_json import OWN_FOLDER
 from doit_images.core.base.errors import UserError
-from doit_images.core.base.memory import OWN_FOLDER
 from doit_images.core.engine.endpoint import endpoint
 from doit_images.core.run import Run
 from tasks import ROOT

@@ -28,8 +28,8 @@ from benchmarks.peers import Bench
 from benchmarks.projects import plain
 from benchmarks.results import Results, say
 from doit_images.core.base import commands
+from doit_images.core.base.checked_json import OWN_FOLDER
 from doit_images.core.base.errors import UserError
-from doit_images.core.base.memory import OWN_FOLDER
 
 ABOUT = """
 A clone of this repository and worktrees of it, each with another line in one service, all up at once on one engine. A

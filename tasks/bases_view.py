@@ -7,13 +7,13 @@ from datetime import date
 from typing import Any
 
 from doit_images.core.base.errors import UserError
+from doit_images.core.base.timestamps import DAY
 from doit_images.core.run import Run
 from tasks import ROOT, debian_packages
 from tasks.bases import declared
 from tasks.bases.debian import DATE, date_of
 from tasks.debian_packages import Pending
 
-_DAY = 86400.0
 _REMEDY = "doit rebuild_base"
 
 
@@ -22,7 +22,7 @@ def check(run: Run, *, as_json: bool) -> None:
     ``UserError`` where that is reason to make the base again: security fixes, or more days than are wanted."""
     pending = _pending(run)
     days = age_of(date_of(ROOT), date.today())
-    allowed = run.settings.base_max_age / _DAY
+    allowed = run.settings.base_max_age / DAY
     if as_json:
         images = {name: [each._asdict() for each in packages] for name, packages in pending.items()}
         base = {"image": run.settings.base_image, "date": date_of(ROOT), "days": days, "allowed_days": allowed}

@@ -10,13 +10,12 @@ from collections.abc import Mapping, Sequence
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.settings import Settings
-from doit_images.core.base.timestamps import epoch_seconds
+from doit_images.core.base.timestamps import DAY, epoch_seconds
 from doit_images.core.engine.client import CacheRecord, Engine
 
 _BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_DAY = 86400
 _SPANS = {
-    "second": 1, "minute": 60, "hour": 3600, "day": _DAY, "week": 7 * _DAY, "month": 30 * _DAY, "year": 365 * _DAY,
+    "second": 1, "minute": 60, "hour": 3600, "day": DAY, "week": 7 * DAY, "month": 30 * DAY, "year": 365 * DAY,
 }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from doit import cmd_base, dependency
 
-from doit_images.core.base import memory
+from doit_images.core.base import checked_json
 
 T = TypeVar("T")
 _DIGITS = 8  # of the checksum, hexadecimal
@@ -100,10 +100,10 @@ class Memory(dependency.SqliteDB):  # type: ignore[misc]
         if isinstance(error, dependency.DatabaseException) and isinstance(error.__context__, Exception):
             error = error.__context__  # doit's own does not tell of what kind it is
         path = Path(self.name)
-        if not memory.is_damage(error):
-            memory.unwritten(path, error)
+        if not checked_json.is_damage(error):
+            checked_json.unwritten(path, error)
             return
-        memory.damaged(path)
+        checked_json.damaged(path)
         with contextlib.suppress(OSError, *_ERRORS):
             path.unlink()
             self._conn.close()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from doit_images.ci import cache_records
 from doit_images.core.base.references import KEPT, kind_of, path_of, repository, tag_of
+from doit_images.core.base.timestamps import DAY
 from doit_images.core.building import build_target, context, parents
 from doit_images.core.engine import temporary_tag
 from doit_images.core.engine.client import CacheRecord, LocalImage, normalise
@@ -27,7 +28,7 @@ from doit_images.pruning.prune import Item, ItemKind
 from doit_images.stack.layers import chained, parts_of
 
 # A build on another machine that uses this engine holds no lock that is seen here. None takes longer.
-_PASSING_SECONDS = 86400.0
+_PASSING_SECONDS = DAY
 
 
 def all_items(run: Run) -> list[Item]:

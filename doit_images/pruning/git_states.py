@@ -21,13 +21,13 @@ from doit_images.ci.commits import Look, WorkingCopy
 from doit_images.core.base import commands, leftovers
 from doit_images.core.base.errors import UserError, os_reason
 from doit_images.core.base.references import path_of
+from doit_images.core.base.timestamps import DAY
 from doit_images.core.buildkit import backends
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning.wanted import wanted_of
 from doit_images.core.run import Run
 
 _REFS = "%(refname)%00%(objecttype)%00%(objectname)%00%(*objecttype)%00%(*objectname)%00%(symref)"
-_DAY = 86400.0
 _ALL = re.compile(r"refs/(heads/)?\*:")  # all branches, by what a remote fetches
 Result = tuple[str, str]
 """A repository and a tag in the shared registry."""
@@ -134,7 +134,7 @@ def _commits(directory: Path, refs: Iterable[_Ref], seconds: float) -> Mapping[s
         commits[ref.commit].append(ref.words)
     for commit in _recent(directory, seconds) if seconds else ():
         if commit not in commits:
-            commits[commit].append(f"commit {commit[:12]} of the last {seconds / _DAY:.0f} days")
+            commits[commit].append(f"commit {commit[:12]} of the last {seconds / DAY:.0f} days")
     return commits
 
 

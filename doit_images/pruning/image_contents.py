@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from doit_images.core.base import memory
+from doit_images.core.base import checked_json
 from doit_images.core.engine import archives
 from doit_images.core.engine.client import Engine
 from doit_images.stack.layers import Layer, chained, parts_of
@@ -104,12 +104,12 @@ def contents_of(
 ) -> dict[str, SizeReport]:
     """What is in these images, by image id. An id never changes what it means, so that each image is read once: what
     was found is kept in the file ``kept``."""
-    known = (memory.recall(kept) or {}).get(_FORMAT, {})
+    known = (checked_json.recall(kept) or {}).get(_FORMAT, {})
     unknown = [image for image in images if image.id not in known]
     for image_id, files in files_of(unknown, environ, progress).items():
         known[image_id] = asdict(content_of(files))
     if unknown:
-        memory.remember(kept, {_FORMAT: known})
+        checked_json.remember(kept, {_FORMAT: known})
     return {
         image.id: SizeReport(
             tuple(LayerFile(**file) for file in known[image.id]["largest"]),

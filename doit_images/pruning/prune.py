@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from doit_images.core.base.formatting import size_text
+from doit_images.core.base.timestamps import DAY
 from doit_images.stack.layers import Disk, together
 
 _SHOWN = 20  # of a kind, one by one; a build cache has thousands of records
@@ -115,7 +116,7 @@ def listed(pairs: Iterable[tuple[Item, int]]) -> list[str]:
 
 def days(seconds: float) -> str:
     """A time in days or hours."""
-    return f"{seconds / 86400:.1f} days" if seconds >= 86400 else f"{seconds / 3600:.1f} h"
+    return f"{seconds / DAY:.1f} days" if seconds >= DAY else f"{seconds / 3600:.1f} h"
 
 
 class _Pruned:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from doit_images.ci.results.shared import KIND
 from doit_images.core.base import platforms
 from doit_images.core.base.references import digest_of
-from doit_images.core.base.timestamps import epoch_seconds
+from doit_images.core.base.timestamps import DAY, epoch_seconds
 from doit_images.core.engine.labels import FINGERPRINT, translated
 from doit_images.share import referrers
 from doit_images.share.no_answer import NoImage
@@ -24,7 +24,7 @@ from doit_images.share.signing import BUNDLE
 from doit_images.share.transport import parsed
 
 _AT_ONCE = 16
-_OLDEST = 400 * 86400.0  # after the epoch: what says that it is older has no time of its own (SOURCE_DATE_EPOCH)
+_OLDEST = 400 * DAY  # after the epoch: what says that it is older has no time of its own (SOURCE_DATE_EPOCH)
 _ABOUT = re.compile(r"sha256-([0-9a-f]{64})(\.\w+)?")  # OCI's tag for a registry without referrers; cosign's of old
 _CACHE, _INLINE_CACHE = "application/vnd.buildkit.cacheconfig.v0", "moby.buildkit.cache.v0"
 

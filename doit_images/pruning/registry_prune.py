@@ -17,12 +17,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from doit_images.core.base import memory
+from doit_images.core.base import checked_json
 from doit_images.core.base.confirm import confirm
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import size_text
 from doit_images.core.base.references import KEPT, TESTED, kind_of, path_of
 from doit_images.core.base.settings import Settings
+from doit_images.core.base.timestamps import DAY
 from doit_images.core.run import Run
 from doit_images.pruning import git_states
 from doit_images.pruning.git_states import Needed
@@ -31,7 +32,6 @@ from doit_images.pruning.registry_contents import Contents, Held, Repository
 from doit_images.share import connection
 from doit_images.share.no_answer import NoImage, Unavailable
 
-_DAY = 86400.0
 _CACHE = "cache-"  # how the tags of BuildKit's caches begin (``backends.cache_tag``)
 
 
@@ -103,7 +103,7 @@ class _LastNeeded:
 
     def heeded(self, found: Sequence[Item]) -> list[Item]:
         """The same, none idle for longer than since it was last needed."""
-        now, content = time.time(), memory.recall(self._file) or {}
+        now, content = time.time(), checked_json.recall(self._file) or {}
         known = {key: at for key, at in content.items() if isinstance(at, int | float)}
         seconds, heeded = {}, []
         for item in found:
@@ -113,7 +113,7 @@ class _LastNeeded:
                 seconds[item.key] = at
                 item = replace(item, idle=max(0.0, min(item.idle, now - at)))
             heeded.append(item)
-        memory.remember(self._file, seconds)
+        checked_json.remember(self._file, seconds)
         return heeded
 
 
@@ -201,7 +201,7 @@ def _why(path: str, tags: Sequence[str], known: Needed, one: Held) -> str:
 
 def summary(settings: Settings, chosen: Pruning, max_age: float) -> str:
     """What would be removed, in words: each result by name, the largest first."""
-    age = f"{settings.registry_max_age / _DAY:.0f} days"
+    age = f"{settings.registry_max_age / DAY:.0f} days"
     if not chosen.gone:
         return f"nothing to prune: every result is needed by a branch or a tag, or was in the last {age}"
     why = "no branch and no tag needs them" + ("" if max_age == ANY_AGE else f", and nobody did in the last {age}")

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from doit_images.core.base import leftovers, lock, memory
+from doit_images.core.base import checked_json, leftovers, lock
+from doit_images.core.base.timestamps import DAY
 from doit_images.core.engine import temporary_tag
 from doit_images.core.engine.client import Engine
 from doit_images.pruning import killed_runs
 
-_DAY = 86400.0  # what nobody touched for so long, and no process has, is nobody's
+_ABANDONED = DAY  # what nobody touched for so long, and no process has, is nobody's
 _REMEMBERED = (
     "env-made.json",
     "facts.json",
@@ -52,10 +53,10 @@ def damaged(common: Path) -> Iterator[Repair]:
     """What runs of all projects of this ``.doit-images`` remember and cannot use: it counts as unknown, so it can go.
     Of a history, which nothing makes again, only the name changes."""
     for pattern in _REMEMBERED:
-        yield from (_gone(path, wrong) for path in sorted(common.glob(pattern)) if (wrong := memory.flaw(path)))
+        yield from (_gone(path, wrong) for path in sorted(common.glob(pattern)) if (wrong := checked_json.flaw(path)))
     for pattern in _DATABASES:
         for path in sorted(common.glob(pattern)):
-            wrong = memory.flaw_of_database(path)
+            wrong = checked_json.flaw_of_database(path)
             if wrong and path.name == _HISTORY:
                 aside = path.with_name(f"{path.name}.damaged")
                 move = partial(path.replace, aside)
@@ -85,12 +86,12 @@ def names(engine: Engine, refs: Iterable[str]) -> Iterator[Repair]:
     """Of these names in the engine, those that were to last as long as a build, and are older than any."""
     for ref in sorted(refs):
         given = temporary_tag.given(ref)
-        if given is not None and time.time() - given > _DAY:
+        if given is not None and time.time() - given > _ABANDONED:
             wrong = f"{ref}: a killed build left this name in the engine"
             yield Repair(wrong, f"take the name {ref} away", partial(engine.untag, ref))
 
 
-def locks(folder: Path, idle: float = _DAY) -> Iterator[Repair]:
+def locks(folder: Path, idle: float = _ABANDONED) -> Iterator[Repair]:
     """Our lock files that nobody holds, or used for so many seconds."""
     for path in sorted(path for pattern in _LOCKS for path in folder.glob(pattern)):
         if _old(path, idle) and not leftovers.locked(path):
@@ -124,7 +125,7 @@ def _unlock(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _old(path: Path, idle: float = _DAY) -> bool:
+def _old(path: Path, idle: float = _ABANDONED) -> bool:
     """Whether it is ours, and nobody wrote to it for so many seconds."""
     with contextlib.suppress(OSError):
         return time.time() - path.lstat().st_mtime > idle and path.lstat().st_uid == os.geteuid()

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from doit_images.core.base import leftovers, lock, places
+from doit_images.core.base.checked_json import OWN_FOLDER
 from doit_images.core.base.errors import UserError
-from doit_images.core.base.memory import OWN_FOLDER
 from doit_images.core.base.references import repository
 from doit_images.core.buildkit import builder
 from doit_images.core.engine.client import normalise

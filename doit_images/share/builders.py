@@ -25,12 +25,12 @@ from pathlib import Path
 
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.settings import Settings, root
+from doit_images.core.base.timestamps import DAY
 from doit_images.share import signing
 from doit_images.share.signing import IMAGES, PREDICATES
 
 LIST = "trusted-builders.toml"
-_DAY = 86400
-_SOON = 30 * _DAY
+_SOON = 30 * DAY
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Builder:
         """When it ends, and what to do before; "" where that is not within 30 days."""
         if not 0 < self.ends - now <= _SOON:
             return ""
-        when = f"ends on {datetime.fromtimestamp(self.ends, UTC).date()}, in {int((self.ends - now) // _DAY)} days"
+        when = f"ends on {datetime.fromtimestamp(self.ends, UTC).date()}, in {int((self.ends - now) // DAY)} days"
         if self.identity:
             return f"the identity of {self.name} {when}: give it a later `until` in {LIST}"
         return f"the key of {self.name} {when}: `doit share_key {self.name} NEW-FILE`, which SHARE_KEY then names"
@@ -152,7 +152,7 @@ def entry(name: str, by: Mapping[str, str], days: int, now: float) -> str:
     from = 1970-01-01
     until = 1971-01-01
     """
-    since, until = (datetime.fromtimestamp(at, UTC).date() for at in (now, now + days * _DAY))
+    since, until = (datetime.fromtimestamp(at, UTC).date() for at in (now, now + days * DAY))
     lines = [f'{field} = "{value}"' for field, value in {"name": name, **by}.items()]
     return "\n".join(["", "[[builder]]", *lines, f"from = {since}", f"until = {until}", ""])
 

@@ -21,15 +21,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from doit_images.core.base import memory
+from doit_images.core.base import checked_json
 from doit_images.core.base.shapes import fits
+from doit_images.core.base.timestamps import DAY
 from doit_images.core.engine.labels import translated
 from doit_images.core.planning.shared_image import SharedImage
 from doit_images.share.redis_client import RedisClient
 
 _MADE, _SHARED = "{doit-images}:made:", "{doit-images}:shared:"
-_REMEMBERED_SECONDS = 90 * 86400  # how long an image is known that nobody builds again
-_OLDEST_SECONDS = 30 * 86400.0  # of an answer that this machine remembers
+_REMEMBERED_SECONDS = 90 * DAY  # how long an image is known that nobody builds again
+_OLDEST_SECONDS = 30 * DAY  # of an answer that this machine remembers
 _LONGEST_SECONDS = 1e7  # what says more is no build's time
 
 Kind = TypeVar("Kind")
@@ -109,17 +110,17 @@ class Remembered:
 
     def digests(self) -> dict[str, SharedImage]:
         """What was known of any image at any time, by its digest: that does not change."""
-        names = (memory.recall(self._file) or {}).keys()
+        names = (checked_json.recall(self._file) or {}).keys()
         return {image.digest: image for image in self.ever(names).values()}
 
     def keep(self, images: Mapping[str, SharedImage]) -> None:
         """Remember these, too, as said now."""
-        now, before = time.time(), memory.recall(self._file) or {}
+        now, before = time.time(), checked_json.recall(self._file) or {}
         young = {name: entry for name, entry in before.items() if _age(entry, now) < _OLDEST_SECONDS}
-        memory.remember(self._file, {**young, **{name: [now, asdict(image)] for name, image in images.items()}})
+        checked_json.remember(self._file, {**young, **{name: [now, asdict(image)] for name, image in images.items()}})
 
     def _known(self, names: Collection[str], seconds: float) -> dict[str, SharedImage]:
-        now, entries, known = time.time(), memory.recall(self._file) or {}, {}
+        now, entries, known = time.time(), checked_json.recall(self._file) or {}, {}
         for name in names:
             with contextlib.suppress(LookupError, ValueError, TypeError):
                 image = _fitting(SharedImage, entries[name][1])

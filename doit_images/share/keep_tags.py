@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from doit_images.core.base import oci
 from doit_images.core.base.references import digest_of
 from doit_images.core.base.timestamps import utc
 from doit_images.share import referrers
@@ -39,7 +40,7 @@ def keep(registry: Registry, path: str, digest: str, lock: str) -> None:
     """Let the image with this digest have the tag of a lock. Raises ``Unavailable`` and ``NoImage``."""
     text = registry.raw_manifest(path, digest)
     manifest = json.loads(text)
-    media = manifest.get("mediaType") or (referrers.INDEX if "manifests" in manifest else referrers.MANIFEST)
+    media = oci.media_type_of(manifest)
     registry.give_manifest(path, f"{_KEEP}{lock}", media, text)
 
 
@@ -56,11 +57,11 @@ def release(registry: Registry, path: str, lock: str) -> None:
     nothing, which goes with all of its tags; a registry that deletes nothing keeps that."""
     manifest = {
         "schemaVersion": 2,
-        "mediaType": referrers.MANIFEST,
+        "mediaType": oci.MANIFEST,
         "config": referrers.give_blob(registry, path, referrers.EMPTY, b"{}"),
         "layers": [],
         "annotations": {"doit-images.released": lock},
     }
     text = json.dumps(manifest).encode()
-    registry.give_manifest(path, f"{_KEEP}{lock}", referrers.MANIFEST, text)
+    registry.give_manifest(path, f"{_KEEP}{lock}", oci.MANIFEST, text)
     registry.delete_manifest(path, digest_of(text))

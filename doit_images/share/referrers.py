@@ -12,13 +12,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode
 
+from doit_images.core.base.oci import INDEX, MANIFEST, media_type_of
 from doit_images.core.base.references import digest_of
 
 if TYPE_CHECKING:
     from doit_images.share.registry import Registry
 
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-INDEX = "application/vnd.oci.image.index.v1+json"
 EMPTY = "application/vnd.oci.empty.v1+json"
 _TRIES = 5  # to be on a list that others write too
 
@@ -35,14 +34,13 @@ def attach(registry: Registry, path: str, digest: str, attachment: Attachment) -
     """Attach something to the manifest with this digest of a repository; the digest of what was attached. Raises
     ``Unavailable`` and ``NoImage``."""
     subject = registry.raw_manifest(path, digest)
-    media = json.loads(subject).get("mediaType") or MANIFEST
     manifest = {
         "schemaVersion": 2,
         "mediaType": MANIFEST,
         "artifactType": attachment.kind,
         "config": give_blob(registry, path, EMPTY, b"{}"),
         "layers": [give_blob(registry, path, attachment.kind, attachment.content)],
-        "subject": {"mediaType": media, "digest": digest, "size": len(subject)},
+        "subject": {"mediaType": media_type_of(json.loads(subject)), "digest": digest, "size": len(subject)},
         "annotations": dict(attachment.annotations),
     }
     text = json.dumps(manifest, sort_keys=True).encode()

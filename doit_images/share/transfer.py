@@ -14,14 +14,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from doit_images.core.base import oci
 from doit_images.core.base.files import write_json
 from doit_images.core.base.references import digest_of
 from doit_images.core.buildkit.oci_transfer import blob_of, index_of
 from doit_images.share.no_answer import NoImage
 from doit_images.share.registry import Registry
-
-_INDEX = "application/vnd.oci.image.index.v1+json"
-_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 
 class Whole(NamedTuple):
@@ -40,7 +38,7 @@ def push(registry: Registry, path: str, tags: Iterable[str], whole: Whole) -> No
         text = _index_pushed(registry, path, whole.layout, whole.digest)
     else:
         text = registry.raw_manifest(path, whole.digest)
-    media = json.loads(text).get("mediaType") or _INDEX
+    media = oci.media_type_of(json.loads(text))
     for tag in tags:
         registry.give_manifest(path, tag, media, text)
 
@@ -54,7 +52,7 @@ def _index_pushed(registry: Registry, path: str, layout: Path, digest: str) -> b
             content = json.loads(manifest)
             for blob in _blobs(content):
                 registry.give_blob(path, blob, blob_of(layout, blob))
-            registry.give_manifest(path, entry["digest"], content.get("mediaType") or _MANIFEST, manifest)
+            registry.give_manifest(path, entry["digest"], oci.media_type_of(content), manifest)
         return text
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise NoImage(f"cannot be given what {layout} should hold ({type(error).__name__})") from None
@@ -70,7 +68,7 @@ def joined(registry: Registry, path: str, parts: Mapping[str, str]) -> str:
             raise NoImage(f"does not hold the image for {platform}")
         manifests[platform] = registry.raw_manifest(path, image.digest)
     text = index_of(manifests)
-    registry.give_manifest(path, digest_of(text), _INDEX, text)
+    registry.give_manifest(path, digest_of(text), oci.INDEX, text)
     return digest_of(text)
 
 
@@ -93,7 +91,7 @@ def fetch(registry: Registry, path: str, digest: str, layout: Path) -> None:
         raise NoImage("returned something that is no image") from None
     _write(blob_of(layout, digest), text)
     (layout / "oci-layout").write_text(json.dumps({"imageLayoutVersion": "1.0.0"}))
-    entry = {"mediaType": index.get("mediaType") or _INDEX, "digest": digest, "size": len(text)}
+    entry = {"mediaType": oci.media_type_of(index), "digest": digest, "size": len(text)}
     # BuildKit puts its next result in the place of what has this name.
     entry["annotations"] = {"org.opencontainers.image.ref.name": "latest"}
     write_json(layout / "index.json", {"schemaVersion": 2, "manifests": [entry]})

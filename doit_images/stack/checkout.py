@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from doit_images.core.base import files, lock, memory, places
+from doit_images.core.base import checked_json, files, lock, places
 from doit_images.core.base.shapes import fits
 from doit_images.core.compose.stack import Compose
 from doit_images.core.run import Run
@@ -139,7 +139,7 @@ def forget(choice: Choice, *, for_good: bool = False) -> None:
 
 def known(engine: str) -> list[Choice]:
     """The stacks that were chosen on this machine for this engine, of whatever project."""
-    choices = (_choice(memory.recall(path)) for path in sorted(_registry().glob("*.json")))
+    choices = (_choice(checked_json.recall(path)) for path in sorted(_registry().glob("*.json")))
     return [choice for choice in choices if choice and choice.engine == engine]
 
 
@@ -223,7 +223,7 @@ def _chosen(run: Run, others: Sequence[Other]) -> Choice:
 def _kept(folder: Path, choice: Choice) -> Choice | None:
     """What was chosen before for this checkout; a folder that was copied with its ``.doit-images`` is another one."""
     for path in (folder / _CHOICE, _entry(choice)):
-        kept = _choice(memory.recall(path))
+        kept = _choice(checked_json.recall(path))
         if kept and (kept.project, kept.engine) == (choice.project, choice.engine):
             moved_here = not Path(kept.directory).exists()
             if kept.directory == choice.directory or moved_here:
@@ -282,7 +282,7 @@ def _overrides(folder: Path) -> tuple[Path, Path]:
 
 def _keep(folder: Path, choice: Choice) -> None:
     for path in (folder / _CHOICE, _entry(choice)):
-        memory.remember(path, dataclasses.asdict(choice))
+        checked_json.remember(path, dataclasses.asdict(choice))
 
 
 def _choice(content: Mapping[str, Any] | None) -> Choice | None:

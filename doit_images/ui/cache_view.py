@@ -10,6 +10,7 @@ from typing import Any
 from doit_images.ci.history import is_test
 from doit_images.core.base.formatting import size_text
 from doit_images.core.base.references import KEPT, kind_of, path_of
+from doit_images.core.base.timestamps import DAY
 from doit_images.core.buildkit import builder
 from doit_images.core.buildkit.progress import brief
 from doit_images.core.history.store import KEEP, Build, Status, median
@@ -145,7 +146,7 @@ def _print(data: dict[str, Any]) -> None:
     console = Output()
     usage = table("where", numbers=("entries", "size", "shared", "reclaimable", "oldest"))
     for entry in data["holdings"]:
-        oldest = f"{entry['oldest_seconds'] / 86400:.1f} d" if entry["reclaimable_count"] else ""
+        oldest = f"{entry['oldest_seconds'] / DAY:.1f} d" if entry["reclaimable_count"] else ""
         sizes = (size_text(entry[key]) for key in ("bytes", "shared_bytes", "reclaimable_bytes"))
         usage.add_row(entry["kind"], str(entry["count"]), *sizes, oldest)
     console.print(usage)

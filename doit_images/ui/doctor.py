@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from doit_images.core.around import LocalBase
-from doit_images.core.base import commands, lock, memory, platforms
+from doit_images.core.base import commands, lock, platforms
+from doit_images.core.base.checked_json import OWN_FOLDER
 from doit_images.core.base.confirm import confirm
 from doit_images.core.base.errors import UserError, os_reason
-from doit_images.core.base.memory import OWN_FOLDER
 from doit_images.core.base.references import stand_in
 from doit_images.core.base.settings import Settings
 from doit_images.core.inputs.copied import copied

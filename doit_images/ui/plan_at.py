@@ -11,7 +11,7 @@ from typing import Any
 from doit_images.ci.commits import WorkingCopy
 from doit_images.ci.since import STAGED, Comparison, plan_since
 from doit_images.ci.testing.since import Due, split, told
-from doit_images.core.base.memory import OWN_FOLDER
+from doit_images.core.base.checked_json import OWN_FOLDER
 from doit_images.core.base.settings import root
 from doit_images.core.base.task_names import PLAIN, TaskNames
 from doit_images.core.history.expected import Expected

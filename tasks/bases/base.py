@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from doit_images.core.base import commands, lock, platforms
+from doit_images.core.base.checked_json import OWN_FOLDER
 from doit_images.core.base.errors import UserError
-from doit_images.core.base.memory import OWN_FOLDER
 from doit_images.core.base.references import beside, stand_in
 from doit_images.core.base.settings import BaseSource, Settings
 from doit_images.core.engine.client import Engine, LocalImage, Snapshot, normalise

@@ -25,7 +25,7 @@ from doit_images.ci.testing.command import options_for
 from doit_images.ci.testing.declared import ImageTest, declared
 from doit_images.ci.testing.isolation import own_stages, problem
 from doit_images.ci.testing.planned import Planned, _planned
-from doit_images.core.base import memory, places
+from doit_images.core.base import checked_json, places
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.masking import masker
 from doit_images.core.compose.image import Image
@@ -185,14 +185,14 @@ def test_only_so_many_results_are_kept(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_result_that_goes_while_it_is_read_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     local.keep(Result("a", "f" * 64, 1, 0))
-    recall = memory.recall
+    recall = checked_json.recall
 
     def swept(path: Path) -> dict[str, Any] | None:
         content = recall(path)
         path.unlink()
         return content
 
-    monkeypatch.setattr(memory, "recall", swept)
+    monkeypatch.setattr(checked_json, "recall", swept)
     assert local.look("f" * 64) is not None
     assert list((places.state_folder() / "tests").iterdir()) == []
 

@@ -17,7 +17,7 @@ import pytest
 
 import doit_images
 from doit_images.cli import configuration
-from doit_images.core.base import memory
+from doit_images.core.base import checked_json
 from doit_images.core.base.errors import UserError
 from doit_images.setup import init, lines
 from tests.conftest import ROOT, docker
@@ -336,7 +336,7 @@ def test_what_others_need_and_what_are_data_stay(
     (small / ".doit-images/backups/data").touch()
     ran("docker", "buildx", "create", "--name", builder)
     try:
-        memory.remember(small / ".doit-images/builder.json", {"name": builder, "ours": True})
+        checked_json.remember(small / ".doit-images/builder.json", {"name": builder, "ours": True})
         said = ran(venv, "-m", "doit_images", "remove", "--yes", cwd=small, XDG_STATE_HOME=str(state))
         assert f"the builder {builder} with its cache: goes" in said
         assert builder not in ran("docker", "buildx", "ls")

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doit_images.core.base import memory
+from doit_images.core.base import checked_json
 from doit_images.core.buildkit import failure
 from doit_images.core.buildkit.progress import Progress
 from doit_images.core.compose import project
@@ -101,7 +101,7 @@ def test_records_of_another_version(root: Path, kept: dict[str, Any]) -> None:
     folder = root / ".doit-images/compose.yml"
     for name, content in kept.items():
         path = folder / ("images/app.json" if name == "record" else f"{name}.json")
-        memory.remember(path, content if isinstance(content, dict) else {})
+        checked_json.remember(path, content if isinstance(content, dict) else {})
     with watched(root / ".doit-images"):
         found = record.read(folder, "app")
         if found:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from doit_images.cli.doit_memory import Codec, Memory
-from doit_images.core.base import memory
+from doit_images.core.base import checked_json
 from doit_images.core.history.store import History, Newer
 from doit_images.core.inputs.tree import FileIndex, Tree
 from tests.core.history.test_history import BUILD
@@ -54,15 +54,15 @@ def damaged(whole: bytes, damage: Damage) -> Iterator[bytes]:
 def test_a_record_is_whole_or_unknown(tmp_path: Path, damage: Damage, capsys: pytest.CaptureFixture[str]) -> None:
     content = {"image": "app", "list": [1, 2.5, None, "ä\udcff"], "checksums": {"a": "b"}}
     path = tmp_path / "images/app.json"
-    memory.remember(path, content)
+    checked_json.remember(path, content)
     whole = path.read_bytes()
-    assert memory.recall(path) == content
+    assert checked_json.recall(path) == content
     for junk in damaged(whole, damage):
         path.write_bytes(junk)
-        assert memory.recall(path) is None or junk == whole
+        assert checked_json.recall(path) is None or junk == whole
     assert len(capsys.readouterr().err.splitlines()) == 1, "once"
-    memory.remember(path, {})
-    assert memory.recall(path) == {}
+    checked_json.remember(path, {})
+    assert checked_json.recall(path) == {}
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "1", '{"a": {"b": 1}}', "null"])
@@ -70,7 +70,7 @@ def test_what_an_older_version_wrote_is_unknown_without_a_word(
     tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "f").write_text(text)
-    assert memory.recall(tmp_path / "f") is None
+    assert checked_json.recall(tmp_path / "f") is None
     assert "damaged" not in capsys.readouterr().err or not text.startswith("{")
 
 
@@ -79,7 +79,7 @@ def test_what_is_no_file_keeps_nobody_waiting(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "circle").symlink_to("circle")
     for name in ("pipe", "folder", "circle", "none", "pipe/none"):
-        assert memory.recall(tmp_path / name) is None
+        assert checked_json.recall(tmp_path / name) is None
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

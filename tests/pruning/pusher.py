@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from doit_images.core.base import oci
 from doit_images.core.base.references import digest_of
 from doit_images.share import referrers
 from tests import loopback
@@ -52,7 +53,7 @@ class Pusher:
     ) -> str:
         """Push a manifest under a tag, or with none under its digest alone; its digest."""
         blobs = [self.blob(json.dumps(config).encode(), media), *(self.blob(layer, "x/y") for layer in layers)]
-        said = {"schemaVersion": 2, "mediaType": referrers.MANIFEST, "config": blobs[0], "layers": blobs[1:], **more}
+        said = {"schemaVersion": 2, "mediaType": oci.MANIFEST, "config": blobs[0], "layers": blobs[1:], **more}
         return self._give(tag, said, [blob["digest"] for blob in blobs])
 
     def index(self, tag: str, children: Iterable[str]) -> str:
@@ -61,7 +62,7 @@ class Pusher:
 
     def attach(self, digest: str, content: bytes, kind: str, listed: bool = True) -> str:
         """Attach something to a manifest, with the tag that lists all that is; its digest."""
-        subject = {"mediaType": referrers.MANIFEST, "digest": digest, "size": 1}
+        subject = {"mediaType": oci.MANIFEST, "digest": digest, "size": 1}
         own = self.manifest("", {}, [content], referrers.EMPTY, artifactType=kind, subject=subject)
         self._attached.setdefault(digest, []).append(own)
         if listed:
@@ -69,8 +70,8 @@ class Pusher:
         return own
 
     def _listing(self, tag: str, children: Iterable[str], parts: Iterable[str]) -> str:
-        listed = [{"mediaType": referrers.MANIFEST, "digest": child, "size": 1} for child in children]
-        return self._give(tag, {"schemaVersion": 2, "mediaType": referrers.INDEX, "manifests": listed}, parts)
+        listed = [{"mediaType": oci.MANIFEST, "digest": child, "size": 1} for child in children]
+        return self._give(tag, {"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": listed}, parts)
 
     def _give(self, tag: str, said: Mapping[str, Any], parts: Iterable[str]) -> str:
         text = json.dumps(said).encode()
@@ -81,5 +82,5 @@ class Pusher:
 
     def tag(self, tag: str, digest: str) -> None:
         """Let a manifest that is there have another tag."""
-        text = self._ask("GET", f"/v2/{self._path}/manifests/{digest}", accept=referrers.MANIFEST)
-        self._ask("PUT", f"/v2/{self._path}/manifests/{tag}", text, referrers.MANIFEST)
+        text = self._ask("GET", f"/v2/{self._path}/manifests/{digest}", accept=oci.MANIFEST)
+        self._ask("PUT", f"/v2/{self._path}/manifests/{tag}", text, oci.MANIFEST)

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from doit_images.core.base import oci
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.references import digest_of, tag_of
 from doit_images.core.base.timestamps import utc
@@ -347,8 +348,8 @@ def push_for_arm(registry: Registry, path: str, tag: str, file: Path) -> None:
     registry.give_blob(path, digest, file)
     file.unlink()
     described = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest, "size": len(text)}
-    manifest = {"schemaVersion": 2, "mediaType": referrers.MANIFEST, "config": described, "layers": []}
-    registry.give_manifest(path, tag, referrers.MANIFEST, json.dumps(manifest).encode())
+    manifest = {"schemaVersion": 2, "mediaType": oci.MANIFEST, "config": described, "layers": []}
+    registry.give_manifest(path, tag, oci.MANIFEST, json.dumps(manifest).encode())
 
 
 def test_an_index_is_all_that_it_names(server: loopback.Service, tmp_path: Path) -> None:

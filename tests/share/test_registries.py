@@ -8,9 +8,12 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from doit_images.core.base import oci
+from doit_images.core.base.references import digest_of
 from doit_images.core.engine.client import Engine, LocalImage
 from doit_images.core.planning.wanted import Wanted
 from doit_images.share import referrers, signatures, signing, travel
@@ -51,13 +54,13 @@ class Team:
         made = {"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": []}}
         config = json.dumps({**made, "config": {"Labels": {"number": str(number)}}}).encode()
         described = referrers.give_blob(self.registry, path, "application/vnd.oci.image.config.v1+json", config)
-        manifest = {"schemaVersion": 2, "mediaType": referrers.MANIFEST, "config": described, "layers": []}
+        manifest = {"schemaVersion": 2, "mediaType": oci.MANIFEST, "config": described, "layers": []}
         fingerprint = hashlib.sha256(str(number).encode()).hexdigest()
         return Wanted(path, fingerprint, PLATFORM), json.dumps(manifest).encode()
 
     def push(self, number: int) -> tuple[Wanted, str]:
         wanted, text = self.image(number)
-        self.registry.give_manifest(PATH, wanted.tag, referrers.MANIFEST, text)
+        self.registry.give_manifest(PATH, wanted.tag, oci.MANIFEST, text)
         return wanted, f"sha256:{hashlib.sha256(text).hexdigest()}"
 
 
@@ -100,10 +103,10 @@ def test_a_tag_that_is_there_stays_or_is_replaced(team: Team) -> None:
     wanted, digest = team.push(0)
     _, other = team.image(1)
     if team.ways.immutable is None:
-        team.registry.give_manifest(PATH, wanted.tag, referrers.MANIFEST, other)
+        team.registry.give_manifest(PATH, wanted.tag, oci.MANIFEST, other)
     else:
         with pytest.raises(Unavailable) as refused:
-            team.registry.give_manifest(PATH, wanted.tag, referrers.MANIFEST, other)
+            team.registry.give_manifest(PATH, wanted.tag, oci.MANIFEST, other)
         assert travel.stays(f"it {refused.value}")
         held = team.registry.image(PATH, wanted.tag, PLATFORM)
         assert held
@@ -212,3 +215,28 @@ def test_the_engine_pushes_where_it_is_told_what_is_missing_and_what_stays(busyb
 def test_the_page_has_a_row_for_each() -> None:
     page = (ROOT / "docs" / "registries.md").read_text()
     assert set(re.findall(r"^\| \*\*(.+?)\*\*", page, re.MULTILINE)) == KINDS.keys()
+
+
+@pytest.mark.parametrize(
+    ("subject", "media"),
+    [
+        (b'{"manifests": []}', oci.INDEX),
+        (b'{"config": {}, "layers": []}', oci.MANIFEST),
+        (b'{"mediaType": "its own", "manifests": []}', "its own"),
+    ],
+)
+def test_what_something_is_attached_to_is_called_what_it_is(subject: bytes, media: str) -> None:
+    written: list[bytes] = []
+
+    def give(path: str, digest: str, kind: str, text: bytes) -> bool:
+        written.append(text)
+        return True
+
+    registry = SimpleNamespace(
+        raw_manifest=lambda *_: subject,
+        give_blob=lambda *_: None,
+        give_manifest=give,
+        listing=lambda *_: {"manifests": [{"digest": digest_of(written[0])}]},
+    )
+    referrers.attach(registry, PATH, digest_of(subject), referrers.Attachment("application/vnd.scan", b"", {}))
+    assert [json.loads(text)["subject"]["mediaType"] for text in written] == [media]

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from doit_images.ci.results import shared as passes
 from doit_images.ci.results.result import Result
-from doit_images.core.base import settings
+from doit_images.core.base import oci, settings
 from doit_images.core.base.errors import UserError
 from doit_images.core.engine.client import LocalImage
 from doit_images.core.planning.shared_image import SharedImage
@@ -413,11 +413,11 @@ class Store:
     def image(self, number: int, tag: str) -> str:
         config = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest_of(CONFIG)}
         whole = {
-            "schemaVersion": 2, "mediaType": referrers.MANIFEST, "layers": [], "annotations": {"number": str(number)},
+            "schemaVersion": 2, "mediaType": oci.MANIFEST, "layers": [], "annotations": {"number": str(number)},
             "config": config | {"size": len(CONFIG)},
         }  # fmt: skip
         text = json.dumps(whole).encode()
-        self.registry.give_manifest(self.path, tag, referrers.MANIFEST, text)
+        self.registry.give_manifest(self.path, tag, oci.MANIFEST, text)
         return digest_of(text)
 
     def halve(self, digest: str) -> None:
@@ -430,13 +430,13 @@ class Store:
         config = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest_of(CONFIG)}
         for number, bundle in enumerate(bundles):
             manifest = {
-                "schemaVersion": 2, "mediaType": referrers.MANIFEST, "artifactType": signing.BUNDLE, "layers": [],
-                "subject": {"mediaType": referrers.MANIFEST, "digest": digest, "size": 1},
+                "schemaVersion": 2, "mediaType": oci.MANIFEST, "artifactType": signing.BUNDLE, "layers": [],
+                "subject": {"mediaType": oci.MANIFEST, "digest": digest, "size": 1},
                 "config": config | {"size": len(CONFIG)},
                 "annotations": {"doit-images.bundle": bundle, "number": str(number)},
             }  # fmt: skip
             text = json.dumps(manifest).encode()
-            self.registry.give_manifest(self.path, digest_of(text), referrers.MANIFEST, text)
+            self.registry.give_manifest(self.path, digest_of(text), oci.MANIFEST, text)
 
 
 @pytest.fixture(scope="module")
@@ -512,15 +512,15 @@ def test_of_hundreds_of_forged_passes_of_tests_none_is_taken(
     count = int(os.environ.get("FORGED_RESULTS", "200"))
     turned: Any = {name: Turned(key) for name, key in keys.items()}
     may = [replace(each, may=(IMAGES,)) if each.name == "other" else each for each in builders]
-    config = referrers.give_blob(store.registry, store.path, referrers.MANIFEST, b"{}")
+    config = referrers.give_blob(store.registry, store.path, oci.MANIFEST, b"{}")
 
     def put(number: int) -> tuple[str, str]:
         fingerprint = number_of(10_000 + number)
         passed = zlib.compress(json.dumps(Result("web", fingerprint, 1.0, NOW).kept()).encode())
         layer = referrers.give_blob(store.registry, store.path, f"{passes.KIND}+zlib", passed)
-        whole = {"schemaVersion": 2, "mediaType": referrers.MANIFEST, "config": config, "layers": [layer]}
+        whole = {"schemaVersion": 2, "mediaType": oci.MANIFEST, "config": config, "layers": [layer]}
         text = json.dumps(whole | {"artifactType": passes.KIND}).encode()
-        store.registry.give_manifest(store.path, passes.tag_of(fingerprint), referrers.MANIFEST, text)
+        store.registry.give_manifest(store.path, passes.tag_of(fingerprint), oci.MANIFEST, text)
         attached, why = [*ATTACKS.values()][number % len(ATTACKS)]
         good = number > count
         if (
@@ -634,24 +634,24 @@ def test_of_several_platforms_the_index_is_signed(
     (tmp_path / "arm").write_bytes(arm)
     store.registry.give_blob(store.path, digest_of(arm), tmp_path / "arm")
     config = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest_of(arm), "size": len(arm)}
-    other = json.dumps({"schemaVersion": 2, "mediaType": referrers.MANIFEST, "layers": [], "config": config}).encode()
-    store.registry.give_manifest(store.path, digest_of(other), referrers.MANIFEST, other)
+    other = json.dumps({"schemaVersion": 2, "mediaType": oci.MANIFEST, "layers": [], "config": config}).encode()
+    store.registry.give_manifest(store.path, digest_of(other), oci.MANIFEST, other)
     manifests = [
         {
-            "mediaType": referrers.MANIFEST,
+            "mediaType": oci.MANIFEST,
             "digest": digest,
             "size": 1,
             "platform": {"os": "linux", "architecture": name},
         }
         for name, digest in (("amd64", store.image(-8, "amd")), ("arm64", digest_of(other)))
     ]
-    index = json.dumps({"schemaVersion": 2, "mediaType": referrers.INDEX, "manifests": manifests}).encode()
+    index = json.dumps({"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": manifests}).encode()
     own = tmp_path / "key"
     trust = Trust(1, [Builder("here", signing.make_key(own), NOW - DAY, NOW + DAY)], own, lambda: NOW)
     writer = Share(store.registry.address, write=True, say=print, trust=trust)
     monkeypatch.setattr(
         transfer, "push", lambda registry, path, tags, whole: registry.give_manifest(
-            path, wanted.tag, referrers.INDEX, index
+            path, wanted.tag, oci.INDEX, index
         )
     )  # fmt: skip
     whole = transfer.Whole(digest_of(index), digest_of(index), tmp_path)

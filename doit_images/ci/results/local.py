@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from doit_images.ci.results.result import Result, result_of
-from doit_images.core.base import memory, places
+from doit_images.core.base import checked_json, places
 
 KEPT = 5000
 """So many results are kept; of more, those that were not asked for the longest go."""
@@ -20,7 +20,7 @@ _SWEEP = 16  # one in so many times, by the second digit of the fingerprint, it 
 def look(fingerprint: str) -> Result | None:
     """What passed here on this fingerprint, if anything did."""
     path = _path(fingerprint)
-    result = result_of(memory.recall(path), fingerprint)
+    result = result_of(checked_json.recall(path), fingerprint)
     if result:
         with contextlib.suppress(OSError):
             os.utime(path)
@@ -29,7 +29,7 @@ def look(fingerprint: str) -> Result | None:
 
 def keep(result: Result) -> None:
     """Keep a result; where that cannot be written, it is told."""
-    memory.remember(_path(result.fingerprint), result.kept())
+    checked_json.remember(_path(result.fingerprint), result.kept())
     if int(result.fingerprint[:2], 16) % _SWEEP == 0:
         _sweep(_folder())
 

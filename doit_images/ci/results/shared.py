@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from doit_images.ci.results.result import Result, result_of
+from doit_images.core.base import oci
 from doit_images.core.base.references import TESTED, digest_of, numbered
 from doit_images.core.base.timestamps import utc
 from doit_images.core.run import Run
@@ -62,7 +63,7 @@ def put(run: Run, path: str, result: Result, content: Mapping[str, object] | Non
     title = f"tests that {'passed' if content else 'turned out to be flaky'}: {result.name}"
     manifest: dict[str, Any] = {
         "schemaVersion": 2,
-        "mediaType": referrers.MANIFEST,
+        "mediaType": oci.MANIFEST,
         "artifactType": KIND,
         "annotations": {"org.opencontainers.image.title": title},
     }
@@ -71,7 +72,7 @@ def put(run: Run, path: str, result: Result, content: Mapping[str, object] | Non
         packed = zlib.compress(json.dumps(content, sort_keys=True).encode())
         manifest["layers"] = [referrers.give_blob(registry, path, _LAYER, packed)]
         text = json.dumps(manifest, sort_keys=True).encode()
-        registry.give_manifest(path, tag, referrers.MANIFEST, text)
+        registry.give_manifest(path, tag, oci.MANIFEST, text)
         if share.trust.need:
             claimed = Claimed(digest_of(text), result.fingerprint, run.local_images.snapshot().platform, TESTS)
             said: dict[str, object] = {"result": "PASSED" if content else "FAILED", "configuration": []}

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from doit_images.ci import cache_records
 from doit_images.ci.verifying import composed
-from doit_images.core.base import commands, leftovers, memory
+from doit_images.core.base import checked_json, commands, leftovers
 from doit_images.core.base.command_line import last_words
 from doit_images.core.building import build_target, prune_lock
 from doit_images.core.buildkit.progress import Progress, Vertex, brief
@@ -78,7 +78,7 @@ def keep(folder: Path, answer: BuildKitAnswer, **more: Any) -> Path:
     """Keep an answer, with ``more`` of what it is about, for as long as the image is the same; where it lies."""
     path = report_of(folder, answer.name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    memory.remember(path, {**answer._asdict(), **more})
+    checked_json.remember(path, {**answer._asdict(), **more})
     return path
 
 
@@ -95,7 +95,7 @@ def ask(run: Run, name: str, declared: Declared) -> BuildKitAnswer:
     answer = BuildKitAnswer(name, inputs.image.ref, inputs.fingerprint, local_image.id if local_image else "")
     if decision.action != Action.FRESH:
         return answer._replace(unasked=f"the plan does not call it fresh: {decision.action}")
-    known = memory.recall(report_of(run.folder, name)) or {}
+    known = checked_json.recall(report_of(run.folder, name)) or {}
     if (known.get("fingerprint"), known.get("image_id")) == (answer.fingerprint, answer.image_id):
         return answer._replace(step=str(known.get("step")), unasked=str(known.get("unasked")))
     with prune_lock.shared(run, lambda: None), leftovers.folder("asking-") as folder:

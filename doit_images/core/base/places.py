@@ -16,9 +16,9 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from doit_images.core.base import memory
+from doit_images.core.base import checked_json
+from doit_images.core.base.checked_json import OWN_FOLDER
 from doit_images.core.base.errors import UserError
-from doit_images.core.base.memory import OWN_FOLDER
 
 OF_OLDER_VERSIONS = (
     "builds.lock", "buildx.json", "cache", "ci", "comparison", "dev", "doit.sqlite3", "history", "images",
@@ -54,7 +54,7 @@ def build_folder(files: Sequence[Path]) -> Path:
             _take_over(first.parent / _FORMER, folder)
             ignore.write_text("*\n")
         except OSError as error:
-            memory.unwritten(ignore, error)
+            checked_json.unwritten(ignore, error)
     return folder
 
 
@@ -70,7 +70,7 @@ def _take_over(former: Path, folder: Path) -> None:
             path.rename(folder / path.name)
     if left := {path.name for path in former.iterdir()} - _MADE_AGAIN:
         what = f"what these tasks kept here is in {folder.name} now, the rest ({', '.join(sorted(left))}) is not theirs"
-        memory.tell(f"{former}: {what}")
+        checked_json.tell(f"{former}: {what}")
         mark.unlink()
         return
     import shutil  # once in the life of a checkout
@@ -141,4 +141,4 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700, exist_ok=True)  # logs and records say more than everybody on a machine is to read
     except OSError as error:
-        memory.unwritten(folder, error)
+        checked_json.unwritten(folder, error)

@@ -18,6 +18,7 @@ from typing import Any
 from doit_images.core.base import files, platforms
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.forks import fork
+from doit_images.core.base.timestamps import DAY
 
 # Where pip, Python's ssl and requests look for a certificate bundle, in this order.
 SYSTEM_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"  # of Debian and its children
@@ -224,13 +225,13 @@ class Settings:
         default=True, parse=_yes_no, meaning="whether results and caches may be written to where others read them"
     )
     cache_max_size: int = _setting(10 * 10**9, _size, "how much disk caches and old results may use")
-    cache_max_age: float = _setting(7 * 86400.0, age, "how long caches and old results are kept unused")
+    cache_max_age: float = _setting(7 * DAY, age, "how long caches and old results are kept unused")
     registry_max_age: float = _setting(
-        30 * 86400.0, age, "how long `registry_prune` leaves results in that registry that nobody needs any more"
+        30 * DAY, age, "how long `registry_prune` leaves results in that registry that nobody needs any more"
     )
     redis_url: str = _setting("", _redis, "Redis that settles which machine builds what, and indexes results")
     base_max_age: float = _setting(
-        30 * 86400.0, age, "how old the packages of the base may become before `bases_check` asks for newer ones"
+        30 * DAY, age, "how old the packages of the base may become before `bases_check` asks for newer ones"
     )
     lock_command: str = _setting(
         "sh docker/lock.sh", str, "what `deps_update` locks packages with: it takes the options of `uv pip compile`"

@@ -6,6 +6,9 @@ import re
 import time
 from typing import Any
 
+DAY = 86400.0
+"""The seconds of a day."""
+
 
 def epoch_seconds(stamp: Any) -> float:
     """Seconds since the epoch of an RFC 3339 time, or of one as Go prints it; 0 for Go's "never" and for what is no

@@ -18,12 +18,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from doit_images.core.base.timestamps import DAY
 from doit_images.core.compose.image import Image
 from doit_images.core.inputs import policy
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.inputs.tree import FileIndex
 
-_LONGEST_BUILD = 86400.0
+_LONGEST_BUILD = DAY
 
 
 def as_built(inputs: ImageInputs, temporary: Path, folder: Path) -> Image:

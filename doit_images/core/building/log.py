@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
-from doit_images.core.base import files, memory
+from doit_images.core.base import checked_json, files
 
 
 class Log:
@@ -25,7 +25,7 @@ class Log:
             self._stream.writelines(f"{line}\n" for line in lines)
             self._stream.flush()
         except OSError as error:
-            memory.unwritten(self._path, error)
+            checked_json.unwritten(self._path, error)
             self._stream = None
 
 
@@ -35,7 +35,7 @@ def opened(path: Path) -> Iterator[Log]:
     try:
         stream = files.log(path, append=False)
     except OSError as error:
-        memory.unwritten(path, error)
+        checked_json.unwritten(path, error)
         yield Log(path, None)
         return
     try:

@@ -13,8 +13,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from doit_images.core.base.checked_json import OWN_FOLDER
 from doit_images.core.base.masking import safe_arguments
-from doit_images.core.base.memory import OWN_FOLDER
 from doit_images.core.buildkit.buildx import entitlements, is_at_least, secret_line
 from doit_images.core.compose.image import Image
 from doit_images.core.inputs.image_inputs import ImageInputs

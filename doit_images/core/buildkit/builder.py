@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from doit_images.core.base import commands, memory
+from doit_images.core.base import checked_json, commands
 from doit_images.core.base.command_line import last_words
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.platforms import normalise
@@ -144,7 +144,7 @@ def init(settings: Settings, folder: Path, environ: Mapping[str, str]) -> str:
         nodes = f"{len(made.nodes)} node{'s' * (len(made.nodes) > 1)}"
         done, ours = f"{how} the builder {made.name!r} ({made.driver}, {nodes})", True
     content = {"name": made.name, "digest": made.digest, "platforms": _boot(made, environ), "ours": ours}
-    memory.remember(_state(folder), content)
+    checked_json.remember(_state(folder), content)
     return done
 
 
@@ -256,4 +256,4 @@ def _state(folder: Path) -> Path:
 
 def state(folder: Path) -> dict[str, Any]:
     """What was made here last: name and digest, and whether it is ``ours`` or was there; empty if nothing was."""
-    return memory.recall(_state(folder)) or {}
+    return checked_json.recall(_state(folder)) or {}

@@ -28,7 +28,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from doit_images.core.base import commands, leftovers, lock, platforms
+from doit_images.core.base import commands, leftovers, lock, oci, platforms
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.files import write_json
 from doit_images.core.base.references import digest_of
@@ -40,7 +40,6 @@ from doit_images.core.engine.labels import translated
 
 # A blob that nothing names any more is kept for a while: another run may still be reading it.
 _KEEP_SECONDS = 3600.0
-_INDEX = "application/vnd.oci.image.index.v1+json"
 
 
 @dataclass(frozen=True)
@@ -184,7 +183,7 @@ def _join(folder: Path, parts: Mapping[str, Layout]) -> str:
                 os.link(blob_of(part.folder, blob), blob_of(folder, blob))
     blob_of(folder, digest).write_bytes(index)
     (folder / "oci-layout").write_text(json.dumps({"imageLayoutVersion": "1.0.0"}))
-    top = {"schemaVersion": 2, "manifests": [{"mediaType": _INDEX, "digest": digest, "size": len(index)}]}
+    top = {"schemaVersion": 2, "manifests": [{"mediaType": oci.INDEX, "digest": digest, "size": len(index)}]}
     write_json(folder / "index.json", top)
     return digest
 
@@ -193,11 +192,11 @@ def index_of(manifests: Mapping[str, bytes]) -> bytes:
     """The index of images that have these manifests, by platform."""
     entries = []
     for platform, manifest in manifests.items():
-        kind = json.loads(manifest).get("mediaType") or "application/vnd.oci.image.manifest.v1+json"
         system, processor, *variant = platform.split("/")
         of = {"os": system, "architecture": processor, **({"variant": variant[0]} if variant else {})}
-        entries.append({"mediaType": kind, "digest": digest_of(manifest), "size": len(manifest), "platform": of})
-    return json.dumps({"schemaVersion": 2, "mediaType": _INDEX, "manifests": entries}).encode()
+        media = oci.media_type_of(json.loads(manifest))
+        entries.append({"mediaType": media, "digest": digest_of(manifest), "size": len(manifest), "platform": of})
+    return json.dumps({"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": entries}).encode()
 
 
 def take(engine: Engine, folder: Path, image_id: str, platform: str, there: Iterable[tuple[str, ...]]) -> str:
@@ -346,10 +345,8 @@ def _load(engine: Engine, layout: Layout, top: str, blobs: Iterable[str]) -> str
 def _papers(layout: Layout, top: str) -> dict[str, bytes]:
     """What an archive says of itself, in both of the forms that engines read. The image gets no name here."""
     manifest = blob_of(layout.folder, top).read_bytes()
-    kind = "manifest" if top == layout.manifest else "index"
-    media = json.loads(manifest).get("mediaType") or f"application/vnd.oci.image.{kind}.v1+json"
-    entry = {"mediaType": media, "digest": top, "size": len(manifest)}
-    index = {"schemaVersion": 2, "mediaType": _INDEX, "manifests": [entry]}
+    entry = {"mediaType": oci.media_type_of(json.loads(manifest)), "digest": top, "size": len(manifest)}
+    index = {"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": [entry]}
     layers = [_path(layer) for layer in layout.layers]
     papers = {
         "oci-layout": {"imageLayoutVersion": "1.0.0"},

@@ -9,7 +9,7 @@ import hashlib
 import re
 from pathlib import Path
 
-from doit_images.core.base import files, memory
+from doit_images.core.base import checked_json, files
 from doit_images.core.base.errors import UserError
 
 _KEPT = "env-made.json"
@@ -18,12 +18,12 @@ _SECRET = re.compile(r"\b[0-9a-f]{64}\b")  # as `secrets.filled` makes them
 
 def note(env: Path, common: Path) -> None:
     """Remember, in ``.doit-images`` (``common``), that this ``.env`` was made: by the digests of its secrets."""
-    memory.remember(common / _KEPT, {"secrets": _digests(env)})
+    checked_json.remember(common / _KEPT, {"secrets": _digests(env)})
 
 
 def is_ours(env: Path, common: Path) -> bool:
     """Whether this ``.env`` has a secret that was made here, whatever else was edited in it."""
-    known = memory.recall(common / _KEPT) or {}
+    known = checked_json.recall(common / _KEPT) or {}
     return bool(known) and not set(known.get("secrets") or ()).isdisjoint(_digests(env))
 
 

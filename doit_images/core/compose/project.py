@@ -17,7 +17,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from doit_images.core.base import files, memory
+from doit_images.core.base import checked_json, files
 from doit_images.core.base.errors import UserError, meant
 from doit_images.core.base.masking import safe_arguments
 from doit_images.core.base.places import project_folder
@@ -107,7 +107,7 @@ def load(files: tuple[Path, ...], environ: Mapping[str, str]) -> Project:
     kept = project_folder(files, environ) / "project.json"
     # Of what another version wrote: Compose is then asked.
     with contextlib.suppress(KeyError, TypeError, AttributeError, ValueError):
-        known = memory.recall(kept) or {}
+        known = checked_json.recall(kept) or {}
         sources = [Path(path) for path in known["sources"]]
         if known["format"] == _FORMAT and known["key"] == compose_answer.key(sources, files, environ):
             return _from_json(known["project"])
@@ -119,7 +119,7 @@ def load(files: tuple[Path, ...], environ: Mapping[str, str]) -> Project:
     if current is not None and not _holds_secret(project, current):
         key = compose_answer.key(current, files, environ)
         content = {"format": _FORMAT, "key": key, "sources": list(map(str, current)), "project": _to_json(project)}
-        memory.remember(kept, content)
+        checked_json.remember(kept, content)
     return project
 
 

@@ -19,7 +19,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from doit_images.core.base import memory
+from doit_images.core.base import checked_json
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.shapes import fits
 from doit_images.core.planning.action import Action
@@ -272,7 +272,7 @@ class History:
         rows = self._rows(f"SELECT {_NAMES} FROM builds {rest}", *values)  # noqa: S608
         builds = [_loaded(dict(zip(_COLUMNS, row, strict=True))) for row in rows]
         if None in builds:
-            memory.damaged(self.path)
+            checked_json.damaged(self.path)
         return [build for build in builds if build]
 
     def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
@@ -299,7 +299,7 @@ class History:
             finally:
                 db.close()
         except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
-            if memory.is_damage(error) and self._put_aside():
+            if checked_json.is_damage(error) and self._put_aside():
                 raise _Damaged from None
             raise UserError(
                 f"the build history cannot be used: {error}",
@@ -312,7 +312,9 @@ class History:
         aside = self.path.with_name(f"{self.path.name}.damaged")
         with contextlib.suppress(OSError):
             self.path.replace(aside)
-            memory.tell(f"{self.path}: the build history was damaged; it is kept as {aside.name}, and a new one begins")
+            checked_json.tell(
+                f"{self.path}: the build history was damaged; it is kept as {aside.name}, and a new one begins"
+            )
             return True
         return False
 

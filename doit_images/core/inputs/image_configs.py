@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from doit_images.core.base import memory
+from doit_images.core.base import checked_json
 from doit_images.core.engine.client import ImageConfig
 
 _FORMAT = 3  # raised whenever something else of an image counts than before: what is kept of it is then asked again
@@ -38,7 +38,7 @@ class ImageConfigCache:
 
     def _get(self, image_id: str) -> ImageConfig:
         if self._known is None:
-            kept = memory.recall(self._path) or {}
+            kept = checked_json.recall(self._path) or {}
             kept = kept if kept.pop("format", None) == _FORMAT else {}
             try:
                 self._known = {
@@ -60,5 +60,5 @@ class ImageConfigCache:
         """Write down what was learnt about these ids, and forget the others."""
         if self._new and self._known is not None:
             known = {key: self._known[key]._asdict() for key in set(ids) if key in self._known}
-            memory.remember(self._path, {"format": _FORMAT, **known})
+            checked_json.remember(self._path, {"format": _FORMAT, **known})
             self._new = False

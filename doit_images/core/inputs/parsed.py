@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from doit_images.core.base import memory
+from doit_images.core.base import checked_json
 from doit_images.core.inputs.fingerprint import digest_of_text
 from doit_images.core.inputs.reads import Reads, joined
 
@@ -20,7 +20,7 @@ class Parsed:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._kept: dict[str, object] = memory.recall(path) or {}
+        self._kept: dict[str, object] = checked_json.recall(path) or {}
         self._used: dict[str, object] = {}
         self._reads: dict[str, Reads] = {}
 
@@ -38,7 +38,7 @@ class Parsed:
         """Write down what this run parsed or used, for the next one."""
         if any(key not in self._kept for key in [*self._used]):  # others may read meanwhile
             self._kept = dict(self._used)
-            memory.remember(self._path, self._kept)
+            checked_json.remember(self._path, self._kept)
 
 
 def _known(kept: Any) -> Reads | None:

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from doit_images.core.base import platforms
+from doit_images.core.base.checked_json import OWN_FOLDER
 from doit_images.core.base.errors import UserError
-from doit_images.core.base.memory import OWN_FOLDER
 from doit_images.core.base.places import project_key
 from doit_images.core.base.references import tag_of
 from doit_images.core.base.settings import root

@@ -25,7 +25,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from doit_images.core.base import memory
+from doit_images.core.base import checked_json
 from doit_images.core.base.errors import UserError
 from doit_images.core.inputs import contents
 from doit_images.core.inputs.contents import RECORD
@@ -50,18 +50,8 @@ class Folder:
     ``overlooked`` is whether something changed since an earlier look that BuildKit's client would not send again.
     """
 
-    __slots__ = (
-        "_before",
-        "_digests",
-        "_place",
-        "_records",
-        "_stored",
-        "_whole",
-        "modes",
-        "names",
-        "overlooked",
-        "path",
-    )
+    __slots__ = ("_before", "_digests", "_place", "_records", "_stored", "_whole", "modes", "names", "overlooked",
+                 "path")  # fmt: skip
 
     def __init__(self, path: str, rows: list[tuple[str, int, bytes]]) -> None:
         self.path = path
@@ -222,60 +212,43 @@ class FileIndex:
         """When the file at an absolute, real ``path`` was last written, if its folder was listed; in ns."""
         folder, _, name = path.rpartition("/")
         listing = self._folders.get(folder)
-        number = -1 if listing is None else listing.find(name)
-        return listing.mtime_ns(number) if listing and number >= 0 else None
+        return listing.mtime_ns(number) if listing and (number := listing.find(name)) >= 0 else None
 
     def generation(self, root: str) -> str:
         """A name for all states of the context at ``root``, an absolute, real path, that BuildKit's client can tell
         from each other: another one as soon as it could not, and where nothing is remembered."""
         self.save()
-        name = os.urandom(8).hex()
-        if any(folder.overlooked for folder in self._listed()) or (db := self._open(create=True)) is None:
+        name, key = os.urandom(8).hex(), os.fsencode(root)
+        if any(folder.overlooked for folder in self._listed()):
             return name
-        key = os.fsencode(root)
-        try:
-            with db:
+        with self._writing() as db:
+            if db is not None:
                 db.execute("INSERT OR IGNORE INTO generations VALUES (?, ?)", (key, name))
                 kept = db.execute("SELECT name FROM generations WHERE root = ?", (key,)).fetchone()
                 return str(kept[0]) if kept else name
-        except _ERRORS as error:
-            self._drop(error)
-            return name
-        finally:
-            self._used()
+        return name
 
     def renew(self) -> None:
         """Begin another generation of all contexts: a builder may have been sent what no look at the disk has seen."""
-        db = self._open(create=True)
-        try:
+        with self._writing() as db:
             if db is not None:
-                with db:
-                    db.execute("DELETE FROM generations")
-        except _ERRORS as error:
-            self._drop(error)
-        finally:
-            self._used()
+                db.execute("DELETE FROM generations")
 
     def save(self) -> None:
         """Keep what was hashed. A store that cannot be written is no error: the next look hashes again."""
         rows = [row for folder in self._listed() if folder.names and (row := folder.row())]
         if not rows:
             return
-        db = self._open(create=True)
-        if db is None:
-            return
-        try:
-            overlooked = [folder for folder in self._listed() if folder.overlooked]
-            with db:
-                db.executemany("INSERT OR REPLACE INTO folders VALUES (?, ?, ?, ?)", rows)
-                roots = ((os.fsencode(root),) for folder in overlooked for root in _roots(folder.path))
-                db.executemany("DELETE FROM generations WHERE root = ?", roots)
+        overlooked = [folder for folder in self._listed() if folder.overlooked]
+        with self._writing() as db:
+            if db is None:
+                return
+            db.executemany("INSERT OR REPLACE INTO folders VALUES (?, ?, ?, ?)", rows)
+            roots = ((os.fsencode(root),) for folder in overlooked for root in _roots(folder.path))
+            db.executemany("DELETE FROM generations WHERE root = ?", roots)
+            db.commit()
             for folder in overlooked:
                 folder.overlooked = False
-        except _ERRORS as error:
-            self._drop(error)
-        finally:
-            self._used()
 
     def release(self) -> None:
         """Let go of the store, for whoever keeps many looks: what is asked of it later opens it for that alone."""
@@ -312,8 +285,20 @@ class FileIndex:
         if _well_formed(os.fsencode(folder.path), *row):
             folder.recall(*row[:2])
         elif self._store:
-            memory.damaged(self._store)
+            checked_json.damaged(self._store)
             folder.overlooked = True  # what a builder was sent of it, nobody knows any more
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection | None]:
+        """The store, for the block one transaction; None where there is none. What SQLite refuses ends the block."""
+        db = self._open(create=True)
+        try:
+            with db or contextlib.nullcontext():
+                yield db
+        except _ERRORS as error:
+            self._drop(error)
+        finally:
+            self._used()
 
     def _open(self, *, create: bool) -> sqlite3.Connection | None:
         if self._db is not None or self._store is None or (self._opened and not create):
@@ -336,12 +321,12 @@ class FileIndex:
         self._let_go()
         if self._store is None:
             return
-        if not memory.is_damage(error):
-            memory.unwritten(self._store, error)
-            return
-        memory.damaged(self._store)
-        with contextlib.suppress(OSError):
-            self._store.unlink()
+        if checked_json.is_damage(error):
+            checked_json.damaged(self._store)
+            with contextlib.suppress(OSError):
+                self._store.unlink()
+        else:
+            checked_json.unwritten(self._store, error)
 
 
 class Tree:
@@ -363,8 +348,7 @@ class Tree:
     def attributes(self, path: str) -> bytes:
         """The extended attributes of the folder at ``path``, as bytes to hash."""
         above, _, name = path.rpartition("/")
-        listing = self.folder(above)
-        return listing.attributes(listing.find(name))
+        return (listing := self.folder(above)).attributes(listing.find(name))
 
 
 def _roots(path: str) -> Iterator[str]:

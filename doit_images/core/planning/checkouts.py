@@ -16,12 +16,12 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from doit_images.core.base import memory, places
+from doit_images.core.base import checked_json, places
 from doit_images.core.base.references import tag_of
+from doit_images.core.base.timestamps import DAY
 from doit_images.core.planning import record
 
-_DAY = 86400.0
-_FORGOTTEN = 7 * _DAY
+_FORGOTTEN = 7 * DAY
 
 
 @cache
@@ -34,7 +34,7 @@ def register(folder: Path) -> None:
         if not path.exists() or path.read_bytes() != text:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(text)
-        elif _age(path) > _DAY:
+        elif _age(path) > DAY:
             path.touch()
 
 
@@ -61,7 +61,7 @@ def entries() -> Iterator[tuple[Path, Path]]:
 
 def gone(folder: Path) -> bool:
     """Whether this is the folder of a project whose Compose file is not there any more."""
-    known = (memory.recall(folder / "project.json") or {}).get("project")
+    known = (checked_json.recall(folder / "project.json") or {}).get("project")
     files = known.get("files") if isinstance(known, dict) else None
     first = files[0] if isinstance(files, list) and files else None
     if not isinstance(first, str):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from doit_images.core.base import memory
+from doit_images.core.base import checked_json
 from doit_images.core.base.shapes import fits
 from doit_images.core.inputs.fingerprint import BuildInputs
 
@@ -37,12 +37,14 @@ def path_of(folder: Path, image: str) -> Path:
 
 def write(folder: Path, record: Record) -> None:
     """Keep the record in place of the last one."""
-    memory.remember(path_of(folder, record.image), {**record._asdict(), "build_inputs": record.build_inputs._asdict()})
+    checked_json.remember(
+        path_of(folder, record.image), {**record._asdict(), "build_inputs": record.build_inputs._asdict()}
+    )
 
 
 def read(folder: Path, image: str) -> Record | None:
     """The last record of an image; None if there is none, or none that can be read: it only tells reasons."""
-    content = memory.recall(path_of(folder, image))
+    content = checked_json.recall(path_of(folder, image))
     if content is None:
         return None
     try:

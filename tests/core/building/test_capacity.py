@@ -158,7 +158,8 @@ def run_with_room_for_one(folder: Path, others: Any, names: Sequence[str]) -> Ru
         ),
         planner=SimpleNamespace(
             declared=lambda: {name: each.inputs for name, each in decisions.items()},
-            decide=lambda name, refresh=False: decisions[name],
+            decide=decisions.__getitem__,
+            decide_again=decisions.__getitem__,
         ),
     )
     return run
@@ -304,7 +305,7 @@ def test_what_has_to_be_built_after_all_does_not_wait_for_its_own_lease(
     run, built, retag = run_with_room_for_one(tmp_path, OneLeaseEach(), ("web",)), list[str](), [Action.RETAG]
     decision = run.planner.decide("web")
     vars(run.planner).update(
-        decide=lambda name, refresh=False: decision._replace(action=retag.pop() if refresh and retag else Action.BUILD)
+        decide_again=lambda name: decision._replace(action=retag.pop() if retag else Action.BUILD),
     )
     monkeypatch.setattr(make, "_tag", lambda run, decision: False)
     begin = begins_builds(monkeypatch, run, built.append)
@@ -319,10 +320,8 @@ def test_a_result_that_another_machine_shared_is_pulled_without_the_lease(
     others, seen = OneLeaseEach(), list[tuple[str, int]]()
     run, actions = run_with_room_for_one(tmp_path, others, ("web",)), [Action.PULL, Action.BUILD]
     decision = run.planner.decide("web")
-    vars(run.planner).update(
-        decide=lambda name, refresh=False: decision._replace(action=actions.pop() if actions else "build")
-    )
-    monkeypatch.setattr(make, "_decided", lambda run, name: run.planner.decide(name))
+    vars(run.planner).update(decide_again=lambda name: decision._replace(action=actions.pop() if actions else "build"))
+    monkeypatch.setattr(make, "_decided", lambda run, name: run.planner.decide_again(name))
     monkeypatch.setattr(make, "_pull", lambda run, decision: seen.append(("pulls", len(others.held))))
     begin = begins_builds(monkeypatch, run, lambda name: seen.append(("builds", len(others.held))))
     all_end(begin("web"))
@@ -353,7 +352,7 @@ def test_stages_that_test_and_a_build_once_more_wait_for_room_too(
     run, built, noted = run_with_room_for_one(tmp_path, None, ("first", "second")), list[str](), list[str]()
     vars(run).update(changed=lambda: None)
 
-    def ends(*_: object) -> None:
+    def ends(*_: object, **__: object) -> None:
         built.append("second")
         raise UserError("that is all")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from doit_images.core.base import memory
+from doit_images.core.base import checked_json
 from doit_images.core.compose.image import Image
 from doit_images.core.compose.project import Project
 from doit_images.core.engine.client import ImageConfig
@@ -287,8 +287,10 @@ def test_facts_are_asked_for_once_and_forgotten_with_their_image(tmp_path: Path)
     again = ImageConfigCache(tmp_path / "facts.json", ask)
     assert [again.get("x"), again.get("y")] == first[:2]
     assert asked == ["x", "y", "y"]
-    older = {key: value for key, value in (memory.recall(tmp_path / "facts.json") or {}).items() if key != "format"}
-    memory.remember(tmp_path / "facts.json", older)
+    older = {
+        key: value for key, value in (checked_json.recall(tmp_path / "facts.json") or {}).items() if key != "format"
+    }
+    checked_json.remember(tmp_path / "facts.json", older)
     ImageConfigCache(tmp_path / "facts.json", ask).get("x")
     assert asked[3:] == ["x"], "an older version may have known less of it"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from doit_images.core.base.memory import remember
+from doit_images.core.base.checked_json import remember
 from doit_images.core.inputs.fingerprint import BuildInputs
 from doit_images.core.planning import checkouts, record
 from tests.conftest import Lab

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 
-from doit_images.core.base import lock, memory
+from doit_images.core.base import checked_json, lock
 from doit_images.core.base.settings import Settings
 from doit_images.core.compose.image import Image
 from doit_images.core.compose.project import Project
@@ -117,7 +117,7 @@ def test_files_are_read_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyP
         return real(path, mode, record)
 
     monkeypatch.setattr(contents, "hashed", hashed)
-    threads = [threading.Thread(target=run.planner.decide, args=(name,), kwargs={"refresh": True}) for name in images]
+    threads = [threading.Thread(target=run.planner.decide_again, args=(name,)) for name in images]
     for thread in threads:
         thread.start()
     assert all(map(ended, threads))
@@ -274,5 +274,5 @@ def test_a_memory_that_is_damaged_or_of_another_version_knows_nothing(tmp_path: 
     answers = Remembered(file, 1e12)
     assert answers.recent(["a"]) == answers.ever(["a"]) == {}
     if text.startswith('{"'):
-        memory.remember(file, json.loads(text))
+        checked_json.remember(file, json.loads(text))
         assert answers.recent(["a"]) == answers.ever(["a"]) == {}

@@ -1,4 +1,4 @@
-"""What may be lost?
+"""How is JSON kept that may be lost, with a checksum?
 
 What one run remembers for the next is checked when it is read, and decides nothing when it cannot be used: a disk that
 is full, a folder that root owns, a bit that fell over, a file of another version. Each of these is told once, counts as
