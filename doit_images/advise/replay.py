@@ -20,6 +20,7 @@ from doit_images.advise.installs import read_by
 from doit_images.advise.steps import Step, steps_of
 from doit_images.ci.commit import Source
 from doit_images.ci.commits import Look, WorkingCopy
+from doit_images.ci.since import place
 from doit_images.core.base import commands, leftovers
 from doit_images.core.base.errors import UserError
 from doit_images.core.inputs.image_inputs import ImageInputs
@@ -74,8 +75,9 @@ def costs(copy: WorkingCopy, commits: int) -> tuple[list[Cost], int]:
     order; and how many commits that are: a repository may have fewer, and commits whose project cannot be read are
     passed over. Raises ``UserError`` where there is no repository, or the project at ``HEAD`` cannot be read."""
     here = copy.files[0].parent
-    top, git_dir = (Path(_git(here, "rev-parse", word)).resolve() for word in ("--show-toplevel", "--absolute-git-dir"))
-    listed = _git(here, "rev-list", "--first-parent", f"--max-count={commits + 1}", "HEAD").split()[::-1]
+    top, git_dir = place(here, "--show-toplevel").resolve(), place(here, "--absolute-git-dir")
+    argv = ["git", "-C", str(here), "rev-list", "--first-parent", f"--max-count={commits + 1}", "HEAD"]
+    listed = commands.run(argv).checked("git cannot list the commits").stdout.split()[::-1]
     states: list[Mapping[str, _At]] = []
     built: dict[str, set[str]] = {}
     with leftovers.folder("advise-") as scratch:
@@ -94,10 +96,6 @@ def costs(copy: WorkingCopy, commits: int) -> tuple[list[Cost], int]:
             )
     found = [cost for name in states[-1] for cost in _summed(name, states)]
     return found, len(states) - 1
-
-
-def _git(folder: Path, *words: str) -> str:
-    return os.fsdecode(commands.run(["git", "-C", folder, *words]).checked("git cannot list commits").output).strip()
 
 
 def _met(inputs: ImageInputs, before: _At | None, built: dict[str, set[str]], root: Path) -> _At:

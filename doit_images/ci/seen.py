@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from doit_images.ci import around
 from doit_images.core.base import files
 from doit_images.core.base.checked_json import OWN_FOLDER
-from doit_images.core.base.errors import UserError
+from doit_images.core.base.errors import UserError, meant
 from doit_images.core.compose.stack import Compose
 from doit_images.core.engine.client import normalise
 from doit_images.core.run import Run

@@ -31,6 +31,8 @@ from doit_images.core.planning.plan import Decision
 from doit_images.core.planning.record import Record
 
 NEW = "it was not there before"
+STAGED = ":staged"
+"""What git would commit now, in place of a commit: no revision can be called so."""
 _SHALLOW = "fetch it first: a clone may be shallow"
 
 
@@ -59,9 +61,13 @@ def plan_since(asked: Comparison) -> Since:
     """The plan of ``asked.at`` against its merge base with ``asked.since``. Raises ``UserError`` for a revision that
     git does not know, or a project that Compose refuses."""
     here = asked.copy.files[0].parent
-    top, git_dir = _place(here, "--show-toplevel").resolve(), _place(here, "--absolute-git-dir")
-    at = _commit(here, asked.at)
-    before = _before(here, at, asked)
+    top, git_dir = place(here, "--show-toplevel").resolve(), place(here, "--absolute-git-dir")
+    if asked.at == STAGED:
+        at, head = _staged(here), _known(here, "HEAD")
+        before = _before(here, head, asked._replace(since=asked.since or "HEAD")) if head else ""
+    else:
+        at = _commit(here, asked.at)
+        before = _before(here, at, asked)
     with leftovers.folder("plan-at-") as scratch:
         # Named as the working copy, for Compose may name the project after it.
         look = Look(asked.copy, top, scratch.resolve() / top.name)
@@ -82,10 +88,6 @@ def _staged(folder: Path) -> str:
     return done.stdout.strip()
 
 
-def _has_commit(folder: Path) -> bool:
-    return not commands.run(["git", "-C", folder, "rev-parse", "--verify", "--quiet", "HEAD"]).status
-
-
 def _earlier(look: Look, source: Source) -> tuple[Seen | None, str]:
     """What was there before; None, and why, where that cannot be read."""
     try:
@@ -94,7 +96,7 @@ def _earlier(look: Look, source: Source) -> tuple[Seen | None, str]:
         return None, str(error)
 
 
-def _place(folder: Path, which: str) -> Path:
+def place(folder: Path, which: str) -> Path:
     """A place of the repository of this folder, as ``git rev-parse`` calls it. ``UserError`` where git sees none."""
     done = commands.run(["git", "-C", folder, "rev-parse", which])
     if done.status:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from doit_images.ci.results.shared import KIND
-from doit_images.core.base import platforms
+from doit_images.core.base import oci, platforms
 from doit_images.core.base.references import digest_of
 from doit_images.core.base.timestamps import DAY, epoch_seconds
 from doit_images.core.engine.labels import FINGERPRINT, translated
@@ -139,7 +139,7 @@ class Repository:
             for each, kind in self._attached(todo.pop()):
                 if each not in found:
                     found[each] = None
-                    todo += [each] if kind not in (BUNDLE, referrers.INDEX) else []
+                    todo += [each] if kind not in (BUNDLE, oci.INDEX) else []
         return [*reversed(found)]
 
     def _attached(self, digest: str) -> Iterator[tuple[str, str]]:
@@ -156,7 +156,7 @@ class Repository:
                 yield digest_of(text), ""
                 continue
             yield from _kinds(referrers.listed(parsed(text)))
-            yield digest_of(text), referrers.INDEX
+            yield digest_of(text), oci.INDEX
 
 
 def _kinds(entries: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:

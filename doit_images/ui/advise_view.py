@@ -27,7 +27,7 @@ _ROOM = 50  # characters of an instruction
 _LONG = 1.0  # seconds: a COPY that takes less is no cost that anybody would look for
 
 
-def show(run: Run, words: Sequence[str], commits: str, as_json: bool) -> None:
+def show(run: Run, words: Sequence[str], commits: str, *, as_json: bool) -> None:
     """Print what each line cost over so many commits (``""``: 60), the dearest first, for the images that ``words``
     name or for all, to standard output. ``UserError`` for what the command line cannot mean, and where there is no git
     repository."""

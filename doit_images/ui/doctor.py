@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from doit_images.core.around import LocalBase
-from doit_images.core.base import commands, lock, platforms
+from doit_images.core.base import checked_json, commands, lock, platforms
 from doit_images.core.base.checked_json import OWN_FOLDER
 from doit_images.core.base.confirm import confirm
 from doit_images.core.base.errors import UserError, os_reason
@@ -101,7 +101,7 @@ def _kept(run: Run) -> Iterator[Finding]:
     """What runs remember, and what killed ones left."""
     common = run.common
     if whose := repairs.unusable(common):
-        remedy = memory.remedy(common, PermissionError(errno.EACCES, whose))
+        remedy = checked_json.remedy(common, PermissionError(errno.EACCES, whose))
         yield Finding(OWN_FOLDER, Severity.WARN, whose, remedy)
     else:
         yield Finding(OWN_FOLDER, Severity.OK, f"{common} may be written")

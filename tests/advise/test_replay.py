@@ -140,7 +140,7 @@ def test_a_parent_image_and_commits_that_cannot_be_read(history: History) -> Non
 
 def test_no_repository(tmp_path: Path) -> None:
     (tmp_path / "compose.yml").write_text(COMPOSE)
-    with pytest.raises(UserError, match="git cannot list commits"):
+    with pytest.raises(UserError, match="git reads no repository here"):
         costs(WorkingCopy((tmp_path / "compose.yml",), {**os.environ, "GIT_DIR": "/nowhere"}, tmp_path), 60)
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from doit_images.core.base import commands, memory
+from doit_images.core.base import checked_json, commands
 from doit_images.core.base.errors import UserError
 
 _POLL_SECONDS = 0.05
@@ -140,7 +140,7 @@ def _file(path: Path) -> int:
                 os.fchmod(descriptor, _EVERYBODY)
                 break
     except OSError as error:
-        what, remedy = f"this file cannot be locked: {error.strerror}", memory.remedy(path, error) or "remove it"
+        what, remedy = f"this file cannot be locked: {error.strerror}", checked_json.remedy(path, error) or "remove it"
         raise UserError(what, where=str(path), remedy=remedy) from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)

@@ -133,7 +133,7 @@ def _entered(folder: Path) -> None:
     """``UserError`` for a folder of somebody else's into which we may not even look, as after a run with sudo: nothing
     in it can be told from what is not there."""
     if os.path.isdir(folder) and not os.access(folder, os.X_OK):  # noqa: PTH112  never raises
-        remedy = memory.remedy(folder, PermissionError(errno.EACCES, ""))
+        remedy = checked_json.remedy(folder, PermissionError(errno.EACCES, ""))
         raise UserError("this folder is closed to you, as after a run with sudo", where=str(folder), remedy=remedy)
 
 

@@ -304,7 +304,7 @@ class History:
             raise UserError(
                 f"the build history cannot be used: {error}",
                 where=str(self.path),
-                remedy=memory.remedy(self.path, error),
+                remedy=checked_json.remedy(self.path, error),
             ) from error
 
     def _put_aside(self) -> bool:
