@@ -8,7 +8,7 @@ too, and uv is in the development environment.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from doit_images.cli import deps, show, stack
@@ -31,10 +31,10 @@ def task_down() -> Task:
 
 
 def _then_end(creator: Callable[[], Task], name: str) -> Task:
-    """The task, at whose end a migration ends that was left half-way."""
+    """The task, at whose end a migration ends that was left half-way; not if it was about some services alone."""
 
-    def end(*, task: Any, **options: Any) -> Any:
-        return act("tasks.journal:end_left", name, task=task)
+    def end(*, task: Any, services: Sequence[str], **options: Any) -> Any:
+        return None if services else act("tasks.journal:end_left", name, task=task)
 
     task = creator()
     return {**task, "doc": creator.__doc__, "actions": [*task["actions"], (end, [])]}

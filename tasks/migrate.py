@@ -322,7 +322,8 @@ def _start_all(way: _Way) -> Phase:
 
 def _start(way: _Way, compose: Compose, only: Sequence[str] = ()) -> Waited:
     """Replace what runs by what was built; ``UserError`` says why that is not healthy."""
-    outcome = bringup.start(compose, bringup.terms(way.run, "migrate"), only=only, built=images.built(way.run))
+    compose = replace(compose, only=tuple(only))
+    outcome = bringup.start(compose, bringup.terms(way.run, "migrate"), images.built(way.run))
     if not outcome.healthy:
         raise UserError(bringup.explain(outcome, compose))
     return outcome
@@ -347,7 +348,8 @@ def _roll_back(way: _Way) -> Phase:
     compose = _with_images_of(run, left)
     services = compose.services()
     ran = {normalise(services[name].image): before.image_id for name, before in left.before.items() if name in services}
-    outcome = bringup.start(compose, bringup.terms(run, "rollback"), only=sorted(left.before), built=ran)
+    compose = replace(compose, only=tuple(sorted(left.before)))
+    outcome = bringup.start(compose, bringup.terms(run, "rollback"), ran)
     if not outcome.healthy:
         raise UserError(
             f"neither the optimized nor the standard deployment is healthy\n{bringup.explain(outcome, compose)}",

@@ -43,7 +43,7 @@ def act(function: Callable[..., Any] | str, /, *first: Any, task: Any, **options
     failure = None
     try:
         try:
-            options = _with_words(task, options)
+            options = with_words(task, options)
             if options.pop("--help", False):
                 from doit_images.cli import help
 
@@ -67,7 +67,7 @@ def act(function: Callable[..., Any] | str, /, *first: Any, task: Any, **options
     return failure
 
 
-def _with_words(task: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+def with_words(task: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options, with those that stand behind the words, where doit's parser does not look for them. A task without
     options of its own has all words as they are; ``UserError`` for an option that the task does not know."""
     values = dict(options)

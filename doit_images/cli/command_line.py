@@ -17,6 +17,7 @@ from doit.exceptions import InvalidCommand
 from doit.task import Task
 
 from doit_images.cli.options import DRY_RUN, HELP, QUIET, WISHES, builds, general, names, wrong_option
+from doit_images.cli.part import as_once, narrow
 from doit_images.core.base.errors import nearest
 
 WORDS = "_words_for_completion"
@@ -36,28 +37,32 @@ class Control(control.TaskControl):  # type: ignore[misc]
 
             completion.show(self.tasks)
             raise SystemExit
+        task_selection = as_once(task_selection, self.tasks, sys.argv) if task_selection else task_selection
         for word in task_selection or ():
             if word in self.tasks:
                 self.tasks[word].init_options = partial(self._options, self.tasks[word])
         try:
             super().process(task_selection)
         except InvalidCommand as error:
-            if not (word := error.not_found):
-                raise
-            words = list(task_selection or ())
-            before = words[words.index(word) - 1] if word in words[1:] else ""
-            raise InvalidCommand(unknown_task(word, self.tasks, before)) from None
+            raise InvalidCommand(unknown_task(error.not_found, self.tasks)) if error.not_found else error from None
+        for name in self.selected_tasks:
+            narrow(self.tasks[name])
         if DRY_RUN["name"] in WISHES:
             self._plan_instead()
 
     def _options(self, task: Task, words: list[str] | None = None) -> list[str] | None:
         """In place of ``Task.init_options``: the same, which also takes the options that every task has."""
-        if task.options is not None or not words:
-            rest: list[str] | None = Task.init_options(task, words)
-            return rest
+        if words and (task.meta or {}).get("passed"):  # not one of these words is for us
+            words = words if words[0] == "--" else ["--", *words]
+        elif task.options is None and words:
+            return self._options_read(task, words)
+        rest: list[str] | None = Task.init_options(task, words)
+        return rest
+
+    def _options_read(self, task: Task, words: list[str]) -> list[str] | None:
         own, task.params = task.params, [*task.params, *general(task, self.tasks)]
         try:
-            rest = Task.init_options(task, words)
+            rest: list[str] | None = Task.init_options(task, words)
         except CmdParseError as error:
             raise InvalidCommand(wrong_option(task.name, task.params, error)) from None
         finally:

@@ -11,10 +11,12 @@ from typing import Any, TextIO
 
 from doit_images.cli import command_line, doit_memory, doit_order, process
 from doit_images.cli.file_checker import FileChecker
+from doit_images.cli.part import activate_profiles
 from doit_images.cli.process import current
 from doit_images.cli.stack import needs_env_file
 from doit_images.core.base import leftovers, settings
 from doit_images.core.base.errors import UserError
+from doit_images.core.base.events import CommandEnded
 from doit_images.core.base.places import project_folder
 from doit_images.core.compose.project import compose_files
 from doit_images.core.run import Run
@@ -25,10 +27,22 @@ _OBJECTS = 200_000  # so many more before cycles are looked for
 
 
 class _Reporter(Reporter):
-    """doit tells its reporter, and nobody else, that a run begins."""
+    """doit tells its reporter, and nobody else, that a run begins and ends."""
 
     def __init__(self, outstream: TextIO, options: Mapping[str, Any]) -> None:
         super().__init__(outstream, {**options, "quiet": command_line.is_quiet()}, current())
+        self._status = 0
+        current().events.listen(self._heard)
+
+    def _heard(self, event: object) -> None:
+        if isinstance(event, CommandEnded):
+            self._status = event.status
+
+    def complete_run(self) -> None:
+        """The run is over: with the status of a command that somebody asked for, if that is not 0."""
+        super().complete_run()
+        if self._status and sys.exc_info()[0] is None:
+            raise SystemExit(self._status)
 
     def initialize(self, *args: Any) -> None:
         """A run begins: first what killed runs left goes."""
@@ -58,6 +72,7 @@ def doit_config() -> dict[str, object]:
     try:
         if needs_env_file(sys.argv):
             _make_env()
+        activate_profiles(sys.argv)
         jobs = settings.load().build_jobs
         folder = project_folder(compose_files(), os.environ)
     except UserError as error:

@@ -8,7 +8,10 @@ from doit_images.cli import command_line
 from doit_images.cli.action import JSON, PLAIN, QUIET, YES, Task, act, option, quiet
 from doit_images.cli.process import base_task, current, names
 
-_NEED_ENV = ("_env_file", "up", "dev", "restore")
+_NEED_ENV = ("_env_file", "up", "dev", "restore", "run_once", "compose")
+_NO_DEPS = option("no-deps", False, "without what these services need")
+_NO_DEPENDENT = option("no-deps", False, "without the services that Compose restarts with them")
+_USER = {**option("user", "", "as this user, as user:group, by name or number"), "short": "u"}
 _ONLY_ASK = ("--help", "-h", "--dry-run")
 _RUN_NOTHING = {"clean", "dumpdb", "forget", "help", "ignore", "info", "list", "reset-dep", "tabcompletion"}
 
@@ -33,17 +36,41 @@ def needs_env_file(argv: Sequence[str]) -> bool:
 
 
 def task_up() -> Task:
-    """Build what is stale, start what changed, and wait until every service is healthy: [--seed-from OTHER]"""
+    """Build what is stale, start what changed, wait for health: [--no-deps] [--seed-from OTHER] [SERVICE …]"""
     seed = option("seed-from", "", "begin with the data of this stack, or of the one of the checkout in this folder")
-    return _starting("doit_images.stack.stack:up", seed)
+    return _part(_starting("doit_images.stack.stack:up", seed, _NO_DEPS), "services")
 
 
 def task_down() -> Task:
-    """Remove the stack's containers; [--volumes] its data too; [--all-worktrees] [--gone] those of others; [--yes]"""
+    """Remove containers; [--volumes] data too; [--all-worktrees] [--gone] those of others; [--yes] [SERVICE …]"""
     volumes = option("volumes", False, "remove the data too, for ever")
     every = option("all-worktrees", False, "the stacks of all checkouts of this project")
     gone = option("gone", False, "the stacks of checkouts that are gone")
-    return {"actions": [(act, ["doit_images.stack.every:down"])], "params": [volumes, YES, every, gone], **PLAIN}
+    task = {"actions": [(act, ["doit_images.stack.every:down"])], "params": [volumes, YES, every, gone], **PLAIN}
+    return {**task, "pos_arg": "services"}
+
+
+def task_restart() -> Task:
+    """Restart the stack, or these services and those that Compose restarts with them: [--no-deps] [SERVICE …]"""
+    task = {"actions": [(shown, ["doit_images.stack.stack:restart"])], "params": [_NO_DEPENDENT], **QUIET}
+    return {**task, "pos_arg": "services"}
+
+
+def task_exec() -> Task:
+    """Run a command in a service that runs; its status is the run's: [--user USER] SERVICE COMMAND …"""
+    return _verbatim(quiet("doit_images.stack.inside:execute", _USER, words="words"))
+
+
+def task_run_once() -> Task:
+    """Run a command in a new container of a service, which then goes: [--no-deps] [--user USER] SERVICE [COMMAND …]"""
+    task = _starting("doit_images.stack.inside:once", _NO_DEPS, _USER)
+    return _verbatim(_part({**task, **QUIET}, "words"))
+
+
+def task_compose() -> Task:
+    """Run docker compose for this stack, with the files, name, environment and images that `up` takes: [WORD …]"""
+    task = _verbatim(quiet("doit_images.stack.inside:passed_on", words="words"))
+    return {**task, "meta": {**task["meta"], "passed": True}}
 
 
 def task_ps() -> Task:
@@ -64,13 +91,12 @@ def task_shell() -> Task:
     """Open a shell with tools beside a service that runs: [--root] [--image IMAGE] SERVICE [COMMAND …]"""
     root = option("root", False, "as root, who may trace processes and install more tools")
     image = option("image", "", "with the tools of this image (default: BASE_IMAGE)")
-    task = quiet("doit_images.stack.shell:shell", root, image, words="words")
-    return {**task, "task_dep": base_task(), "meta": {**task["meta"], "verbatim": True}}
+    return {**_verbatim(quiet("doit_images.stack.shell:shell", root, image, words="words")), "task_dep": base_task()}
 
 
 def task_dev() -> Task:
-    """Bring the stack up and follow it: edits of sources and dependencies reach the running services"""
-    return _starting("doit_images.stack.dev:dev")
+    """Bring the stack up and follow it: edits of sources reach the running services: [--no-deps] [SERVICE …]"""
+    return _part(_starting("doit_images.stack.dev:dev", _NO_DEPS), "services")
 
 
 def task_backup() -> Task:
@@ -94,7 +120,17 @@ def _starting(action: str, *options: Task) -> Task:
     return {"actions": [(shown, [action])], "task_dep": before, "params": list(options), **PLAIN}
 
 
-def shown(function: str, /, *first: object, task: object, **options: object) -> object:
+def _part(task: Task, words: str) -> Task:
+    """The same, which starts the services alone that it is given as ``words``, and has only what they need built."""
+    return {**task, "pos_arg": words, "meta": {**task.get("meta", {}), "part": True}}
+
+
+def _verbatim(task: Task) -> Task:
+    """The same, whose words are those of a command of the user's."""
+    return {**task, "meta": {**task["meta"], "verbatim": True}}
+
+
+def shown(function: str, /, *first: Any, task: Any, **options: Any) -> Any:
     """Act, with what happens to the stack shown."""
     from doit_images.ui.health_view import StackView
 

@@ -16,7 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from doit_images.core.base import commands, files, leftovers
@@ -155,9 +155,9 @@ def _restore(run: Run, compose: Compose, archive: Archive, which: Sequence[Store
     kept = images.kept(run)
     checkout.pin(run, compose, kept)
     terms, built = bringup.terms(run, "restore"), images.named(kept)
-    only = bringup.start(compose, terms, only=names, built=built)
-    if not only.healthy:
-        raise UserError(bringup.explain(only, compose))
+    needed = bringup.start(replace(compose, only=tuple(names)), terms, built)
+    if not needed.healthy:
+        raise UserError(bringup.explain(needed, compose))
     back, trouble = "", None
     try:
         stop(compose, names)

@@ -9,7 +9,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -19,7 +19,7 @@ from doit_images.core.base.command_line import last_words
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.events import Events
 from doit_images.core.base.process import Process
-from doit_images.core.compose.stack import Compose, Service, create_argv
+from doit_images.core.compose.stack import Compose, Service, create_argv, start_argv
 from doit_images.core.engine.client import Engine
 from doit_images.core.run import Run
 from doit_images.stack import images, secrets
@@ -52,27 +52,25 @@ def terms(run: Run, command: str, enough: Callable[[], bool] | None = None) -> T
     return Terms(run.events, limits, run.folder / "logs" / f"compose-{command}.log")
 
 
-def start(compose: Compose, terms: Terms, only: Sequence[str] = (), built: Mapping[str, str] | None = None) -> Waited:
-    """Create and start what is missing or changed, and wait until all is healthy or something is not.
+def start(compose: Compose, terms: Terms, built: Mapping[str, str] | None = None) -> Waited:
+    """Create and start what is missing or changed of the services that are meant, and wait until all of these are
+    healthy or one is not.
 
-    ``only`` are the services that are wanted, with what they depend on (default: all). ``built`` is which image each
-    name must stand for: no container of another is started. Raises ``UserError`` when
+    ``built`` is which image each name must stand for: no container of another is started. Raises ``UserError`` when
     Compose cannot begin; a service that does not become healthy is told by the outcome, for the caller to decide what
     follows (see ``explain``).
     """
     services = compose.services()
-    expected = {
-        name: service.replicas for name, service in services.items() if service.replicas and (not only or name in only)
-    }
+    expected = {name: service.replicas for name, service in services.items() if service.replicas}
     project = Containers(compose.project)
     project.put_names_right()
-    stop_unhealthy(compose, project)
+    stop_unhealthy(compose, project, services)
     log = terms.log
     log.parent.mkdir(parents=True, exist_ok=True)
     with (
         log.open("wb") as output,
         waiting(terms.events) as show,
-        _Work(compose, services, only, built or {}, output) as work,
+        _Work(compose, services, built or {}, output) as work,
     ):
 
         def checked(verdicts: Mapping[str, ServiceHealth], seconds: float) -> None:
@@ -122,17 +120,12 @@ class _Work(threading.Thread):
     """
 
     def __init__(
-        self,
-        compose: Compose,
-        services: Mapping[str, Service],
-        only: Sequence[str],
-        built: Mapping[str, str],
-        output: IO[bytes],
+        self, compose: Compose, services: Mapping[str, Service], built: Mapping[str, str], output: IO[bytes]
     ) -> None:
         super().__init__(daemon=True)
         self.status = 0
         self.error: UserError | None = None
-        self._compose, self._services, self._only, self._built, self._output = compose, services, only, built, output
+        self._compose, self._services, self._built, self._output = compose, services, built, output
         self._process: Process | None = None
         self._ended = False
 
@@ -152,7 +145,7 @@ class _Work(threading.Thread):
         """Create, look, start."""
         try:
             if self._create() and not self._ended:
-                self._run(self._compose.argv("--progress", "plain", "start", *self._only))
+                self._run(start_argv(self._compose))
         except commands.Stopped:
             pass
         except UserError as error:
@@ -165,11 +158,9 @@ class _Work(threading.Thread):
         mismatched: list[Container] = []
         for _ in range(_TRIES):
             images.put_names_right(engine, self._services, self._built)
-            if self._run(create_argv(self._compose, self._only)):
+            if self._run(create_argv(self._compose)):
                 return False
-            # Of other services, what is stopped may be of whatever image it is.
-            there = Containers(self._compose.project).look()
-            containers = [one for one in there if not self._only or one.service in self._only or one.state == "created"]
+            containers = Containers(self._compose.project).look()
             mismatched = images.wrong(engine, containers, self._services, self._built)
             if not mismatched:
                 return True
@@ -188,9 +179,10 @@ class _Work(threading.Thread):
         return self.status
 
 
-def stop_unhealthy(compose: Compose, project: Containers) -> None:
-    """Stop what is unhealthy already: Compose would not start what depends on it, but starts it again in its turn."""
-    running = (container for container in project.look() if container.running)
+def stop_unhealthy(compose: Compose, project: Containers, services: Collection[str]) -> None:
+    """Stop what is unhealthy already of these services: Compose would not start what depends on it, but starts it again
+    in its turn."""
+    running = (one for one in project.look() if one.running and one.service in services)
     if unhealthy := sorted({container.service for container in running if container.health == "unhealthy"}):
         compose.run("--progress", "plain", "stop", *unhealthy)
 

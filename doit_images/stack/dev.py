@@ -28,13 +28,11 @@ from doit_images.core.base.errors import UserError
 from doit_images.core.base.files import write_json
 from doit_images.core.compose.stack import Command, Compose, Service, Sync
 from doit_images.core.run import Run
-from doit_images.stack import bringup, checkout, health, watch
-from doit_images.stack.checkout import locked
+from doit_images.stack import checkout, parts, watch
 from doit_images.stack.containers import Containers
-from doit_images.stack.events import waiting
 from doit_images.stack.logs import Follower
 from doit_images.stack.secrets import ENV
-from doit_images.stack.stack import start
+from doit_images.stack.stack import start, start_again
 
 _MOUNTED = ("sync", "sync+restart", "sync+exec")
 _RESTARTED = ("sync+restart", "restart")
@@ -64,9 +62,10 @@ class _Stack:
     logs: Follower
 
 
-def dev(run: Run) -> None:
-    """Start the stack with its sources mounted and react to edits until Ctrl-C; the stack goes on running then."""
-    compose = checkout.settled(run)
+def dev(run: Run, services: Sequence[str], no_deps: bool) -> None:
+    """Start these services and what they need, or them alone (default: all), with their sources mounted, and react to
+    edits until Ctrl-C; they go on running then."""
+    compose = parts.part(checkout.settled(run), services, no_deps)
     compose = mounted(compose, run.folder / "dev" / f"{compose.project}.json")
     # Looked at before the start: what is edited meanwhile is an edit, too.
     seen = _Seen.now(run, compose)
@@ -176,6 +175,10 @@ class _Seen:
         inputs = run.planner.declared()
         root = run.project.directory
         services = compose.services()
+        if compose.only:
+            needs = {name: image.needs for name, image in inputs.items()}
+            needed = parts.with_parents(parts.images_of(run.project.images, services), needs)
+            inputs = {name: image for name, image in inputs.items() if name in needed}
         watch.check(services)
         return cls(
             services,
@@ -269,7 +272,7 @@ def _react(stack: _Stack, what: Reaction, seen: _Seen, edited_again: Callable[[]
     if restart:
         _say(f"restarting {', '.join(restart)}")
         with stack.logs.paused():
-            _restart(stack.run, stack.compose, restart)
+            start_again(stack.run, stack.compose, restart, no_deps=True)  # not what depends on them
         _say(f"{', '.join(restart)} runs the edited sources after {time.monotonic() - began:.1f} s")
     for name, command in what.run:
         _run(stack.run.environ, stack.compose, name, command)
@@ -281,17 +284,6 @@ def _run(environ: Mapping[str, str], compose: Compose, name: str, command: Comma
         _say(f"running {command.words[0]} in {container.name}")
         for line in watch.run(name, container.id, command, environ):
             print(f"{name} | {line}", flush=True)
-
-
-def _restart(run: Run, compose: Compose, services: Sequence[str]) -> None:
-    with locked(run, compose.project), waiting(run.events, live=False) as show:
-        # Not what depends on them.
-        done = compose.run("--progress", "plain", "restart", "--no-deps", *services)
-        done.checked("docker compose restart")
-        project, limits = Containers(compose.project), bringup.terms(run, "restart").limits
-        outcome = health.wait(project, dict.fromkeys(services, 1), limits, working=lambda: False, show=show)
-    if not outcome.healthy:
-        raise UserError(bringup.explain(outcome, compose))
 
 
 def _say(text: str) -> None:

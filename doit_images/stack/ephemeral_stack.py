@@ -16,7 +16,7 @@ import random
 import re
 import secrets as randomness
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -52,12 +52,10 @@ def with_override(compose: Compose) -> Compose:
 
 
 @contextlib.contextmanager
-def running(
-    compose: Compose, terms: Terms, built: Mapping[str, str] | None = None, only: Sequence[str] = ()
-) -> Iterator[EphemeralStack]:
-    """An ephemeral stack of this project for the block, healthy or not: its outcome says so, and it can be looked at.
-    ``built`` is which image each name must stand for, ``only`` are the services that are wanted, with what they depend
-    on (default: all). ``UserError`` when Compose cannot start it at all."""
+def running(compose: Compose, terms: Terms, built: Mapping[str, str] | None = None) -> Iterator[EphemeralStack]:
+    """An ephemeral stack of what is meant of this project, for the block, healthy or not: its outcome says so, and it
+    can be looked at. ``built`` is which image each name must stand for. ``UserError`` when Compose cannot start it at
+    all."""
     sweep(compose.project)
     environ = {**compose.environ, **secrets.random_values(compose.directory)}
     name = f"{compose.project}{_MARK}{randomness.token_hex(4)}"
@@ -70,7 +68,7 @@ def running(
         atexit.register(forget)
         stack.callback(atexit.unregister, forget)
         stack.callback(forget)
-        yield _start(own, stack, lambda started: bringup.start(started, terms, only, built))
+        yield _start(own, stack, lambda started: bringup.start(started, terms, built))
 
 
 def _start(compose: Compose, stack: contextlib.ExitStack, start: Callable[[Compose], Waited]) -> EphemeralStack:

@@ -23,7 +23,7 @@ from doit_images.core.compose.stack import down_argv
 from doit_images.core.engine.client import Engine
 from doit_images.core.planning.action import Action
 from doit_images.core.run import Run
-from doit_images.stack import checkout
+from doit_images.stack import checkout, parts
 from doit_images.stack.checkout import Choice
 from doit_images.stack.containers import Belongings, Containers, composed
 from doit_images.stack.events import ServicesListed, rows
@@ -76,11 +76,17 @@ def _rows(run: Run) -> list[dict[str, object]]:
     return [_row(run, choice, data, shares) for choice in choices]
 
 
-def down(run: Run, *, volumes: bool, yes: bool, all_worktrees: bool, gone: bool) -> None:
+def down(run: Run, services: Sequence[str], volumes: bool, yes: bool, all_worktrees: bool, gone: bool) -> None:
     """Remove the containers and networks of this checkout's stack, of those of all checkouts of the project, or of
-    those whose checkout is ``gone``; with ``volumes`` also their data. The user has to agree where data or the stack of
+    those whose checkout is ``gone``; with ``volumes`` also their data. Of this checkout's, only the containers of these
+    ``services``, if any are named, and data that nothing else mounts. The user has to agree where data or the stack of
     another checkout goes. ``UserError`` for those that Compose could not remove."""
     others = all_worktrees or gone
+    if services:
+        if others:
+            raise UserError("services are removed of this checkout's stack alone", remedy="leave out the option")
+        _down_part(run, services, volumes, yes)
+        return
     choices = stacks(run) if others else [checkout.of(run)]
     choices = [choice for choice in choices if all_worktrees or not gone or not choice.place.there]
     with contextlib.ExitStack() as held:
@@ -105,7 +111,39 @@ def down(run: Run, *, volumes: bool, yes: bool, all_worktrees: bool, gone: bool)
         raise UserError("; ".join(failures))
 
 
-def _remove(choice: Choice, left: Belongings, *, volumes: bool) -> str:
+def _down_part(run: Run, services: Sequence[str], volumes: bool, yes: bool) -> None:
+    compose = checkout.compose_of(run)
+    project = Containers(compose.project)
+    with checkout.locked(run, compose.project):
+        there = project.look()
+        if not {one.service for one in there}.issuperset(services):
+            parts.check(services, parts.known(compose))
+        going = [one for one in there if one.service in services]
+        mounted = {name for one in there if one not in going for name in one.volumes.values()}
+        own = {name for one in going for name in one.volumes.values()}.intersection(project.belongings().volumes)
+        data = sorted(own - mounted) if volumes else []
+        what = ", ".join(one.name for one in going) + (f"; for ever the data in {', '.join(data)}" if data else "")
+        if not going:
+            print(f"nothing of {', '.join(services)} is up", file=sys.stderr)
+            return
+        if data and not yes:
+            print(f"this removes {what}", file=sys.stderr)
+            confirm()
+        argv = ["docker", "compose", "--progress", "plain", "--project-name", compose.project]
+        argv += [
+            "rm",
+            "--stop",
+            "--force",
+            *(["--volumes"] if volumes else []),
+            *sorted({one.service for one in going}),
+        ]
+        commands.run(argv, cwd=Path("/")).checked("docker compose rm")
+        if data:
+            commands.run(["docker", "volume", "rm", "--force", *data]).checked("the data cannot be removed")
+    print(f"removed {what}", file=sys.stderr)
+
+
+def _remove(choice: Choice, left: Belongings, volumes: bool) -> str:
     """Remove one stack, and say so; "" or why it is still there."""
     done = commands.run(down_argv(choice.name, volumes=volumes), cwd=Path("/"))
     if done.status:

@@ -9,12 +9,12 @@ import time
 from collections.abc import Iterator, Sequence
 
 from doit_images.core.base import commands
-from doit_images.core.base.errors import UserError, meant
+from doit_images.core.base.errors import UserError
 from doit_images.core.base.process import Process
 from doit_images.core.compose.stack import Compose, logs_argv
 from doit_images.core.run import Run
+from doit_images.stack import parts
 from doit_images.stack.checkout import compose_of
-from doit_images.stack.containers import Containers
 
 
 def logs(run: Run, services: Sequence[str], *, follow: bool, tail: str, since: str) -> None:
@@ -22,10 +22,7 @@ def logs(run: Run, services: Sequence[str], *, follow: bool, tail: str, since: s
     if tail != "all" and not tail.isdigit():
         raise UserError(f"--tail must be a number or `all`, not {tail!r}")
     compose = compose_of(run)
-    known = known_services(compose)
-    for name in services:
-        if name not in known:
-            raise UserError(f"no service is called {name!r}", remedy=meant(name, known))
+    parts.check(services, parts.known(compose) if services else ())
     color = sys.stdout.isatty()
     argv = logs_argv(compose, services, follow=follow, tail=tail, since=since, color=color)
     with commands.start(argv, cwd=compose.directory, env=compose.env) as process:
@@ -35,12 +32,7 @@ def logs(run: Run, services: Sequence[str], *, follow: bool, tail: str, since: s
         raise UserError(f"docker compose logs ended with status {process.returncode}")
 
 
-def known_services(compose: Compose) -> list[str]:
-    """The services of a project, those included that have a container of a profile that is not active."""
-    return sorted({*compose.services(), *(container.service for container in Containers(compose.project).look())})
-
-
-def show_line(line: bytes, *, color: bool) -> None:
+def show_line(line: bytes, color: bool) -> None:
     """Pass a line of ``docker compose logs`` on to standard output."""
     # Compose 2.26 clears lines even where it is told that there is no terminal.
     sys.stdout.buffer.write(line if color else line.replace(b"\x1b[2K", b""))
@@ -89,7 +81,9 @@ class Follower:
         while not self._ended and not commands.stopping():
             if not self._going.wait(timeout=1):
                 continue
-            argv = logs_argv(self._compose, follow=True, since=f"{self._since:.3f}", color=self._color)
+            argv = logs_argv(
+                self._compose, self._compose.only, follow=True, since=f"{self._since:.3f}", color=self._color
+            )
             with (
                 contextlib.suppress(commands.Stopped, UserError),
                 commands.start(argv, cwd=self._compose.directory, env=self._compose.env) as process,

@@ -20,11 +20,18 @@ _PREFIX, _FORMER = "doit-images-once-", "vllm-swarm-once-"  # and until 0.2
 def created(engine: Engine, *words: str, env: dict[str, str] | None = None) -> Iterator[str]:
     """For the block: the name of a container that ``docker create`` makes of these words. ``env`` is what that command
     gets beside its own environment, for ``--env NAME``: what others may read holds no value. Raises ``UserError``."""
+    with named(engine) as name:
+        argv = ["docker", "create", "--name", name, "--pull", "never", *words]
+        commands.run(argv, env={**leading_to(engine.address), **(env or {})}).checked("no container can be made")
+        yield name
+
+
+@contextlib.contextmanager
+def named(engine: Engine) -> Iterator[str]:
+    """For the block: a name for a container, which goes at the end."""
     name = f"{_PREFIX}{os.urandom(6).hex()}"
     leftovers.made(KIND, engine.address, name)
     try:
-        argv = ["docker", "create", "--name", name, "--pull", "never", *words]
-        commands.run(argv, env={**leading_to(engine.address), **(env or {})}).checked("no container can be made")
         yield name
     finally:
         remove(engine.address, name)

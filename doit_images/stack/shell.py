@@ -12,13 +12,12 @@ import tarfile
 from collections.abc import Iterator, Sequence
 
 from doit_images.core.base import commands
-from doit_images.core.base.errors import UserError, meant
+from doit_images.core.base.errors import UserError
 from doit_images.core.engine.endpoint import leading_to
 from doit_images.core.run import Run
-from doit_images.stack import one_container
-from doit_images.stack.checkout import compose_of
-from doit_images.stack.containers import ONE_OFF, PROJECT, SERVICE, Container, Containers
-from doit_images.stack.logs import known_services
+from doit_images.stack import one_container, parts
+from doit_images.stack.containers import ONE_OFF, PROJECT, SERVICE, Container
+from doit_images.stack.inside import has_terminal
 
 _SHELL = ("sh", "-c", "command -v bash >/dev/null && exec bash; exec sh")
 
@@ -29,7 +28,7 @@ def shell(run: Run, words: Sequence[str], *, root: bool, image: str) -> None:
     if not words:
         raise UserError("shell needs the name of a service", remedy="doit shell SERVICE [COMMAND …]")
     service, *command = words
-    container = _running(run, service)
+    container = parts.running(run, service)
     user = "0:0" if root else _user(container)
     if not command and sys.stdin.isatty():
         print(f"as {user} beside {container.name}: its files are in /proc/1/root, `exit` ends this", file=sys.stderr)
@@ -47,20 +46,9 @@ def _tools(run: Run) -> str:
     return found[0] if found else run.settings.base_image
 
 
-def _running(run: Run, service: str) -> Container:
-    compose = compose_of(run)
-    there = [container for container in Containers(compose.project).look() if container.service == service]
-    for container in there:
-        if container.running:
-            return container
-    if not there and service not in (known := known_services(compose)):
-        raise UserError(f"no service is called {service!r}", remedy=meant(service, known))
-    raise UserError(f"{service} does not run", remedy="doit up")
-
-
-def _options(container: Container, user: str, *, root: bool) -> list[str]:
+def _options(container: Container, user: str, root: bool) -> list[str]:
     argv = ["--interactive", "--user", user]
-    argv += ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
+    argv += ["--tty"] if has_terminal() else []
     for kind in ("pid", "network"):
         argv += [f"--{kind}", f"container:{container.id}"]
     # What Compose made of this project it removes with it.

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from doit_images.core.base.errors import UserError
 from doit_images.core.compose import made_env
 from doit_images.core.compose.stack import Compose
 from doit_images.core.run import Run
-from doit_images.stack import bringup, checkout, images, secrets
+from doit_images.stack import bringup, checkout, health, images, parts, secrets
 from doit_images.stack.checkout import locked
 from doit_images.stack.containers import Containers
-from doit_images.stack.events import ServicesListed, rows_of
+from doit_images.stack.events import ServicesListed, rows_of, waiting
 
 
 def make_env(run: Run) -> None:
@@ -38,9 +38,9 @@ def check_env(run: Run) -> None:
     secrets.check(run.files[0].parent, run.environ)
 
 
-def up(run: Run, seed_from: str = "") -> None:
-    """The action of ``up``: see ``start``."""
-    start(run, checkout.settled(run), "up", seed_from)
+def up(run: Run, services: Sequence[str], no_deps: bool, seed_from: str) -> None:
+    """The action of ``up``: see ``start``; of these services with what they need, or without that (default: all)."""
+    start(run, parts.part(checkout.settled(run), services, no_deps), "up", seed_from)
 
 
 def start(run: Run, compose: Compose, task: str, seed_from: str = "", enough: Callable[[], bool] | None = None) -> None:
@@ -56,4 +56,31 @@ def start(run: Run, compose: Compose, task: str, seed_from: str = "", enough: Ca
         outcome = bringup.start(compose, bringup.terms(run, task, enough), built=images.named(kept))
     run.events.emit(ServicesListed(rows_of(outcome)))
     if not outcome.healthy and not outcome.cut_short:
+        raise UserError(bringup.explain(outcome, compose))
+
+
+def restart(run: Run, services: Sequence[str], no_deps: bool) -> None:
+    """The action of ``restart``: see ``start_again``; default: all services. ``UserError`` for one that there is
+    not."""
+    compose = checkout.compose_of(run)
+    parts.check(services, parts.known(compose) if services else ())
+    project = Containers(compose.project)
+    there = {container.service for container in project.look()}
+    if not there:
+        raise UserError("nothing is up", remedy="doit up")
+    if missing := [name for name in services if name not in there]:
+        raise UserError(f"{missing[0]} is not up", remedy=f"doit up {missing[0]}")
+    start_again(run, compose, services, no_deps)
+
+
+def start_again(run: Run, compose: Compose, services: Sequence[str] = (), no_deps: bool = False) -> None:
+    """Restart the containers of these services (default: all) and, but with ``no_deps``, of those that Compose restarts
+    with them; wait for their health. ``UserError`` says which is not healthy, and why."""
+    with locked(run, compose.project), waiting(run.events, live=False) as show:
+        project, limits = Containers(compose.project), bringup.terms(run, "restart").limits
+        done = compose.run("--progress", "plain", "restart", *(["--no-deps"] if no_deps else []), *services)
+        done.checked("docker compose restart")
+        names = services or sorted({container.service for container in project.look()})
+        outcome = health.wait(project, dict.fromkeys(names, 1), limits, working=lambda: False, show=show)
+    if not outcome.healthy:
         raise UserError(bringup.explain(outcome, compose))

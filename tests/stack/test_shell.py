@@ -93,7 +93,7 @@ def test_root_may_see_more_only_if_it_is_asked_for(web: Lab) -> None:
     ("words", "sentence"),
     [
         ((), "shell needs the name of a service (doit shell SERVICE [COMMAND …])"),
-        (("job",), "job does not run (doit up_optimized)"),
+        (("job",), "job does not run (doit up_optimized job)"),
         (("nobody", "ls"), "no service is called 'nobody' (there are job, web)"),
         (("--image", "localhost:0/none:1", "web", "ls"), "no container can be made: No such image: localhost:0/none:1"),
     ],

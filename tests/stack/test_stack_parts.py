@@ -27,6 +27,7 @@ from doit_images.core.compose.stack import (
     down_argv,
     logs_argv,
     services_of,
+    start_argv,
 )
 from doit_images.core.run import Run
 from doit_images.stack import bringup, ephemeral_stack, secrets, watch
@@ -48,7 +49,13 @@ BEFORE += ["--project-directory", "/p", "--project-name", "name"]
 
 def test_the_command_lines() -> None:
     assert create_argv(COMPOSE) == [*BEFORE, "--progress", "plain", "up", "--no-start", "--no-build", "--quiet-pull"]
-    assert create_argv(COMPOSE, ["web"])[-2:] == ["--quiet-pull", "web"]
+    assert start_argv(COMPOSE) == [*BEFORE, "--progress", "plain", "start"]
+    web = replace(COMPOSE, only=("web",))
+    assert create_argv(web)[-2:] == ["--quiet-pull", "web"]
+    assert start_argv(web)[-2:] == ["start", "web"]
+    alone = replace(web, alone=True)
+    assert create_argv(alone)[-3:] == ["--quiet-pull", "--no-deps", "web"]
+    assert start_argv(alone)[-6:] == ["up", "--detach", "--no-build", "--no-recreate", "--no-deps", "web"]
     down = ["docker", "compose", "--progress", "plain", "--project-name", "name", "down", "--remove-orphans"]
     assert down_argv("name", volumes=False) == down
     assert down_argv("name", volumes=True) == [*down, "--volumes"]

@@ -144,14 +144,13 @@ def _image(run: Run, inputs: ImageInputs) -> Iterator[tuple[str, bool]]:
 @contextlib.contextmanager
 def _surroundings(run: Run, test: ImageTest) -> Iterator[Surroundings]:
     """For the block: the services that a test needs, if any, healthy in a stack of their own."""
-    compose = Compose(run.files, run.project.name, run.environ)
+    compose = Compose(run.files, run.project.name, run.environ, only=test.services)
     if not test.services:
         network = {NONE: "none", DEFAULT: "bridge"}[test.network]
         yield Surroundings((network,), _environment(compose, test), compose)
         return
     terms = bringup.terms(run, f"test-{test.name}")
-    only = test.services
-    with ephemeral_stack.running(compose, terms, images.built(run), only) as stack:
+    with ephemeral_stack.running(compose, terms, images.built(run)) as stack:
         if not stack.outcome.healthy:
             raise UserError(bringup.explain(stack.outcome, stack.compose))
         networks = Containers(stack.compose.project).belongings().networks

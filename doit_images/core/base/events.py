@@ -24,6 +24,12 @@ class CommandStarted(NamedTuple):
     line: str
 
 
+class CommandEnded(NamedTuple):
+    """A command that the user gave has ended with this status, and so is the run to."""
+
+    status: int
+
+
 class Events:
     """The events of one run. Any thread may emit; listeners are called in that thread, in the order in which they
     came."""

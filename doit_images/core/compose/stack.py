@@ -83,11 +83,14 @@ class Service:
 @dataclass(frozen=True)
 class Compose:
     """One Compose project, as the ``docker compose`` command is told about it: files, name ("": as the files say) and
-    environment."""
+    environment. ``only`` are the services that are meant, with what they need (default: all of the active profiles);
+    ``alone``: without that."""
 
     files: tuple[Path, ...]
     project: str
     environ: Mapping[str, str]
+    only: tuple[str, ...] = ()
+    alone: bool = False
 
     @property
     def directory(self) -> Path:
@@ -108,13 +111,14 @@ class Compose:
         """The environment of these commands: the files are said by ``--file``, and never once more."""
         return {name: value for name, value in self.environ.items() if name != "COMPOSE_FILE"}
 
-    def config(self) -> dict[str, Any]:
-        """What ``docker compose config`` says of this project with its active profiles; ``UserError`` with its own
-        words when it refuses the files."""
+    def config(self, *options: str) -> dict[str, Any]:
+        """What ``docker compose config``, with these ``options`` before it, says of this project with its active
+        profiles; of services those that are meant and, even if they are ``alone``, what they need. ``UserError`` with
+        its own words when it refuses the files."""
         variables = self.directory / ".env"
         if variables.exists() and not variables.is_file():  # Compose would wait for whoever writes into a pipe
             raise UserError("this is no file", where=str(variables))
-        return self._answer(self.argv("config", "--format", "json"))
+        return self._answer(self.argv(*options, "config", "--format", "json", *self.only))
 
     def values(self, names: Iterable[str]) -> dict[str, str]:
         """What this environment and Compose's env files set these variables to, as Compose reads them; without those
@@ -152,8 +156,9 @@ class Compose:
             unset[found[1]] = found[2] or ""
 
     def services(self) -> dict[str, Service]:
-        """The services of this project; ``UserError`` as ``config``."""
-        return services_of(self.config())
+        """The services that are meant of this project; ``UserError`` as ``config``."""
+        services = services_of(self.config())
+        return {name: services[name] for name in self.only} if self.alone else services
 
     def run(
         self, *words: str, stdin: IO[bytes] | None = None, stdout: IO[bytes] | int = commands.PIPE
@@ -162,10 +167,22 @@ class Compose:
         return commands.run(self.argv(*words), cwd=self.directory, env=self.env, stdin=stdin, stdout=stdout)
 
 
-def create_argv(compose: Compose, services: Sequence[str] = ()) -> list[str]:
+def create_argv(compose: Compose) -> list[str]:
     """Create what is missing and recreate what changed, in the order of ``depends_on``, and start nothing of it. Never
     builds: the plan does."""
-    return compose.argv("--progress", "plain", "up", "--no-start", "--no-build", "--quiet-pull", *services)
+    return compose.argv("--progress", "plain", "up", "--no-start", "--no-build", "--quiet-pull", *_meant(compose))
+
+
+def start_argv(compose: Compose) -> list[str]:
+    """Start what was created."""
+    if not compose.alone:
+        return compose.argv("--progress", "plain", "start", *compose.only)
+    # `start` takes no service without what it depends on.
+    return compose.argv("--progress", "plain", "up", "--detach", "--no-build", "--no-recreate", *_meant(compose))
+
+
+def _meant(compose: Compose) -> list[str]:
+    return [*(["--no-deps"] if compose.alone else []), *compose.only]
 
 
 def down_argv(project: str, *, volumes: bool) -> list[str]:
