@@ -44,7 +44,11 @@ class Control(control.TaskControl):  # type: ignore[misc]
         try:
             super().process(task_selection)
         except InvalidCommand as error:
-            raise InvalidCommand(unknown_task(error.not_found, self.tasks)) if error.not_found else error from None
+            if not (word := error.not_found):
+                raise
+            words = list(task_selection or ())
+            before = words[words.index(word) - 1] if word in words[1:] else ""
+            raise InvalidCommand(unknown_task(word, self.tasks, before)) from None
         for name in self.selected_tasks:
             narrow(self.tasks[name])
         if DRY_RUN["name"] in WISHES:

@@ -28,7 +28,7 @@ def narrow(task: Task) -> None:
         services = words[:1] if task.meta.get("verbatim") else words
         alone = given["no_deps"]
         if services or (alone and not task.meta.get("verbatim")):
-            needed = parts.services_of(current(), services, alone)
+            needed = parts.services_of(current(), services, alone=alone)
             images = [names()(f"build:{name}") for name in parts.images_of(current().project.images, needed)]
             others = [name for name in task.task_dep if name != names()("build")]
             task.task_dep[:] = [*others, *images]

@@ -130,7 +130,7 @@ def _verbatim(task: Task) -> Task:
     return {**task, "meta": {**task["meta"], "verbatim": True}}
 
 
-def shown(function: str, /, *first: Any, task: Any, **options: Any) -> Any:
+def shown(function: str, /, *first: object, task: object, **options: object) -> object:
     """Act, with what happens to the stack shown."""
     from doit_images.ui.health_view import StackView
 

@@ -62,10 +62,10 @@ class _Stack:
     logs: Follower
 
 
-def dev(run: Run, services: Sequence[str], no_deps: bool) -> None:
+def dev(run: Run, services: Sequence[str], *, no_deps: bool) -> None:
     """Start these services and what they need, or them alone (default: all), with their sources mounted, and react to
     edits until Ctrl-C; they go on running then."""
-    compose = parts.part(checkout.settled(run), services, no_deps)
+    compose = parts.part(checkout.settled(run), services, alone=no_deps)
     compose = mounted(compose, run.folder / "dev" / f"{compose.project}.json")
     # Looked at before the start: what is edited meanwhile is an edit, too.
     seen = _Seen.now(run, compose)

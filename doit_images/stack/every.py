@@ -76,7 +76,7 @@ def _rows(run: Run) -> list[dict[str, object]]:
     return [_row(run, choice, data, shares) for choice in choices]
 
 
-def down(run: Run, services: Sequence[str], volumes: bool, yes: bool, all_worktrees: bool, gone: bool) -> None:
+def down(run: Run, services: Sequence[str], *, volumes: bool, yes: bool, all_worktrees: bool, gone: bool) -> None:
     """Remove the containers and networks of this checkout's stack, of those of all checkouts of the project, or of
     those whose checkout is ``gone``; with ``volumes`` also their data. Of this checkout's, only the containers of these
     ``services``, if any are named, and data that nothing else mounts. The user has to agree where data or the stack of
@@ -85,7 +85,7 @@ def down(run: Run, services: Sequence[str], volumes: bool, yes: bool, all_worktr
     if services:
         if others:
             raise UserError("services are removed of this checkout's stack alone", remedy="leave out the option")
-        _down_part(run, services, volumes, yes)
+        _down_part(run, services, volumes=volumes, yes=yes)
         return
     choices = stacks(run) if others else [checkout.of(run)]
     choices = [choice for choice in choices if all_worktrees or not gone or not choice.place.there]
@@ -111,7 +111,7 @@ def down(run: Run, services: Sequence[str], volumes: bool, yes: bool, all_worktr
         raise UserError("; ".join(failures))
 
 
-def _down_part(run: Run, services: Sequence[str], volumes: bool, yes: bool) -> None:
+def _down_part(run: Run, services: Sequence[str], *, volumes: bool, yes: bool) -> None:
     compose = checkout.compose_of(run)
     project = Containers(compose.project)
     with checkout.locked(run, compose.project):
@@ -143,7 +143,7 @@ def _down_part(run: Run, services: Sequence[str], volumes: bool, yes: bool) -> N
     print(f"removed {what}", file=sys.stderr)
 
 
-def _remove(choice: Choice, left: Belongings, volumes: bool) -> str:
+def _remove(choice: Choice, left: Belongings, *, volumes: bool) -> str:
     """Remove one stack, and say so; "" or why it is still there."""
     done = commands.run(down_argv(choice.name, volumes=volumes), cwd=Path("/"))
     if done.status:

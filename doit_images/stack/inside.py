@@ -31,7 +31,7 @@ def execute(run: Run, words: Sequence[str], user: str) -> None:
     run.events.emit(CommandEnded(status))
 
 
-def once(run: Run, words: Sequence[str], no_deps: bool, user: str) -> None:
+def once(run: Run, words: Sequence[str], *, no_deps: bool, user: str) -> None:
     """Run the command behind the service's name, or the service's own, in a new container of it, which goes at its end;
     first what the service needs is started, but with ``no_deps``. ``UserError`` when that is not healthy."""
     if not words:

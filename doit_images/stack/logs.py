@@ -32,7 +32,7 @@ def logs(run: Run, services: Sequence[str], *, follow: bool, tail: str, since: s
         raise UserError(f"docker compose logs ended with status {process.returncode}")
 
 
-def show_line(line: bytes, color: bool) -> None:
+def show_line(line: bytes, *, color: bool) -> None:
     """Pass a line of ``docker compose logs`` on to standard output."""
     # Compose 2.26 clears lines even where it is told that there is no terminal.
     sys.stdout.buffer.write(line if color else line.replace(b"\x1b[2K", b""))

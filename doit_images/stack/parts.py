@@ -21,7 +21,7 @@ from doit_images.stack.containers import Container, Containers
 _PROFILES = "COMPOSE_PROFILES"
 
 
-def part(compose: Compose, names: Collection[str], alone: bool = False) -> Compose:
+def part(compose: Compose, names: Collection[str], *, alone: bool = False) -> Compose:
     """The part of a project that consists of these services and what they need, or of them ``alone``; all of it where
     none is named. ``UserError`` for ``alone`` without names."""
     if alone and not names:
@@ -29,11 +29,11 @@ def part(compose: Compose, names: Collection[str], alone: bool = False) -> Compo
     return replace(compose, only=tuple(dict.fromkeys(names)), alone=alone)
 
 
-def services_of(run: Run, names: Collection[str], alone: bool = False) -> Mapping[str, Service]:
+def services_of(run: Run, names: Collection[str], *, alone: bool = False) -> Mapping[str, Service]:
     """The services of a part of the project. ``UserError`` for a name that no service has, of whatever profile."""
     compose = project_of(run)
     try:
-        return part(compose, names, alone).services()
+        return part(compose, names, alone=alone).services()
     except UserError:
         done = compose.run("--profile", "*", "config", "--services")
         check(names, done.stdout.split() or names)

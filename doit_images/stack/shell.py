@@ -46,7 +46,7 @@ def _tools(run: Run) -> str:
     return found[0] if found else run.settings.base_image
 
 
-def _options(container: Container, user: str, root: bool) -> list[str]:
+def _options(container: Container, user: str, *, root: bool) -> list[str]:
     argv = ["--interactive", "--user", user]
     argv += ["--tty"] if has_terminal() else []
     for kind in ("pid", "network"):

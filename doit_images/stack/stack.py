@@ -38,9 +38,9 @@ def check_env(run: Run) -> None:
     secrets.check(run.files[0].parent, run.environ)
 
 
-def up(run: Run, services: Sequence[str], no_deps: bool, seed_from: str) -> None:
+def up(run: Run, services: Sequence[str], *, no_deps: bool, seed_from: str) -> None:
     """The action of ``up``: see ``start``; of these services with what they need, or without that (default: all)."""
-    start(run, parts.part(checkout.settled(run), services, no_deps), "up", seed_from)
+    start(run, parts.part(checkout.settled(run), services, alone=no_deps), "up", seed_from)
 
 
 def start(run: Run, compose: Compose, task: str, seed_from: str = "", enough: Callable[[], bool] | None = None) -> None:
@@ -59,7 +59,7 @@ def start(run: Run, compose: Compose, task: str, seed_from: str = "", enough: Ca
         raise UserError(bringup.explain(outcome, compose))
 
 
-def restart(run: Run, services: Sequence[str], no_deps: bool) -> None:
+def restart(run: Run, services: Sequence[str], *, no_deps: bool) -> None:
     """The action of ``restart``: see ``start_again``; default: all services. ``UserError`` for one that there is
     not."""
     compose = checkout.compose_of(run)
@@ -70,10 +70,10 @@ def restart(run: Run, services: Sequence[str], no_deps: bool) -> None:
         raise UserError("nothing is up", remedy="doit up")
     if missing := [name for name in services if name not in there]:
         raise UserError(f"{missing[0]} is not up", remedy=f"doit up {missing[0]}")
-    start_again(run, compose, services, no_deps)
+    start_again(run, compose, services, no_deps=no_deps)
 
 
-def start_again(run: Run, compose: Compose, services: Sequence[str] = (), no_deps: bool = False) -> None:
+def start_again(run: Run, compose: Compose, services: Sequence[str] = (), *, no_deps: bool = False) -> None:
     """Restart the containers of these services (default: all) and, but with ``no_deps``, of those that Compose restarts
     with them; wait for their health. ``UserError`` says which is not healthy, and why."""
     with locked(run, compose.project), waiting(run.events, live=False) as show:
