@@ -94,7 +94,8 @@ def _circle(path: Path) -> None:
     path.symlink_to(path.name)
 
 
-DAMAGES = [_truncated, _noise, _one_bit, _other_shape, _folder, _pipe, _circle]
+MORE = (pytest.param(one, marks=pytest.mark.all) for one in (_truncated, _one_bit, _other_shape, _circle))
+DAMAGES = [_noise, _folder, _pipe, *MORE]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
