@@ -53,7 +53,7 @@ def pending(base: str, lists: Mapping[str, bytes]) -> dict[str, list[Pending]]:
     argv = ["docker", "run", *options, "--env=LC_ALL=C", "--entrypoint=sh", base, "-c", _SCRIPT]
     done = commands.run(argv, stdin=_packed(lists)).checked("apt cannot be asked what is newer")
     if not done.stdout.endswith(_WHOLE):
-        raise UserError("apt's answer of what is newer did not arrive whole", remedy="run it again")
+        raise UserError("apt's list of newer packages did not arrive whole", remedy="run it again")
     newer = parsed(done.stdout)
     return {name: newer[name] for name in lists}
 

@@ -58,8 +58,8 @@ class GitEntry(NamedTuple):
 
 
 class Commit:
-    """One commit, as if it were checked out at ``root``, a real path; ``before`` is the commit that was looked at there
-    before, of which everything is kept that this one has too. ``UserError`` where an object is not here."""
+    """One commit, as if it were checked out at ``root``, a real path; ``before`` is the commit that was read there
+    before; what both have in common is kept. ``UserError`` where an object is not here."""
 
     def __init__(self, source: Source, root: Path, before: Commit | None = None) -> None:
         self.source, self.root = source, root

@@ -194,7 +194,7 @@ def _read_by_path(commit: Commit, project: Project, contexts: set[str]) -> set[s
 
 
 def _may_read(inputs: ImageInputs, commit: Commit) -> list[str]:
-    """The submodules that are not here, of which an image may read something."""
+    """The submodules that are not here and that an image may read."""
     if inputs.problem:
         return list(commit.absent)
     folders = {

@@ -90,7 +90,7 @@ def _built(run: Run, decision: Decision, offer: SharedImage | None) -> PinnedSer
     elif not registry:
         why = "CACHE_REGISTRY is not set, so it was pushed nowhere"
     elif offer is None:
-        why = f"{registry} does not hold it, or nobody who is trusted signed it"
+        why = f"{registry} does not hold it, or no trusted builder signed it"
     elif decision.local_image and offer.content != run.planner.content_of(inputs, decision.local_image):
         why = f"{registry} holds another result of the same inputs: `doit build` settles which counts"
     else:

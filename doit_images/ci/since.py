@@ -38,7 +38,7 @@ _SHALLOW = "fetch it first: a clone may be shallow"
 
 class Since(NamedTuple):
     """The plan of a commit: ``at``, against which commit (``before``, "" for none), the project as it says, what is to
-    be done about each image, and what nobody could tell, in sentences."""
+    be done about each image, and what cannot be known, in sentences."""
 
     at: str
     before: str
@@ -180,7 +180,7 @@ def _listed(inputs: ImageInputs) -> dict[str, Any]:
 
 
 def _doubt(name: str, earlier: Seen, now: Seen) -> str:
-    """Why nobody can tell whether an image changed, "" if one can."""
+    """Why it cannot be known whether an image changed; "" if it can."""
     for path in now.doubtful.get(name, ()):
         if now.images[name].problem or earlier.absent.get(path) != now.absent[path]:
             return f"the submodule `{path}` is not here, and may be another"

@@ -31,5 +31,7 @@ def task_provenance() -> Task:
 def task_verify() -> Task:
     """Say whether images, and what runs, are what the sources give: [SERVICE|IMAGE …] [--rebuild|--plan] [--json]"""
     rebuild = option("rebuild", False, "build each once more without cache, and name the layers and files that differ")
-    plan = option("plan", False, "only ask BuildKit whether it would run a step of what is called fresh", name="asked")
+    plan = option(
+        "plan", False, "only ask BuildKit whether it would run a step of an image that counts as fresh", name="asked"
+    )
     return quiet("doit_images.ui.verify_view:check", rebuild, plan, JSON, words="images")

@@ -89,7 +89,7 @@ def task_logs() -> Task:
 
 def task_shell() -> Task:
     """Open a shell with tools beside a service that runs: [--root] [--image IMAGE] SERVICE [COMMAND …]"""
-    root = option("root", False, "as root, who may trace processes and install more tools")
+    root = option("root", False, "as root, which may trace processes and install more tools")
     image = option("image", "", "with the tools of this image (default: BASE_IMAGE)")
     return {**_verbatim(quiet("doit_images.stack.shell:shell", root, image, words="words")), "task_dep": base_task()}
 

@@ -117,7 +117,7 @@ class Planner:
         return self._known().content_after(decision)
 
     def index_of(self, inputs: ImageInputs, local_image: LocalImage) -> str:
-        """The index of which the engine's image of several platforms is a part, where all of it is here; else ""."""
+        """The index that the engine's image of several platforms is part of, if all platforms are here; else ""."""
         from doit_images.core.planning import several  # most images are of one
 
         results, containerd = self._sources.folder / "results", self._local.containerd_store

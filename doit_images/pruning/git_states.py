@@ -35,9 +35,9 @@ Result = tuple[str, str]
 
 @dataclass(frozen=True)
 class Needed:
-    """Who needs what: ``results`` with who needs each, in words; ``caches`` alike, by their tags; ``unknown``
-    repositories and platforms of which nobody can tell, with the reason; what cannot be read (``unread``), with that;
-    and all repositories (``paths``) that any of these has an image in."""
+    """What is needed, each with the reason in words: ``results``, ``caches`` by their tags, and ``unknown``, the
+    repositories and platforms whose needs cannot be known. ``unread`` is what cannot be read, with the reason.
+    ``paths`` are all repositories that hold an image of any of these."""
 
     results: dict[Result, str] = field(default_factory=dict)
     caches: dict[str, str] = field(default_factory=dict)

@@ -40,8 +40,8 @@ _LOCKS = ("doit-images-*.lock", "vllm-swarm-*.lock")  # and until 0.2
 
 @dataclass(frozen=True)
 class Repair:
-    """Something that can be put in order: what is wrong, what is to be done about it, and how. ``removes`` is false
-    where nothing goes for good. ``do`` raises ``OSError`` or ``UserError`` where it cannot be done."""
+    """A repair: what is wrong, what would be done, and how. ``removes`` is false
+    if nothing is lost. ``do`` raises ``OSError`` or ``UserError`` where it cannot be done."""
 
     wrong: str
     what: str
@@ -68,8 +68,8 @@ def damaged(common: Path) -> Iterator[Repair]:
 
 
 def left_over(common: Path) -> Iterator[Repair]:
-    """What killed runs of all projects of this ``.doit-images`` left: what their journals tell of, and half-written
-    files of which none does."""
+    """What killed runs left, for all projects of this ``.doit-images``: what their journals list, and half-written
+    files that no journal lists."""
     for folder in sorted(common.glob("*/runs")):
         for journal in leftovers.abandoned(folder):
             told = ", ".join(sorted(entry[-1] for entry in leftovers.entries(journal))) or "nothing"

@@ -37,7 +37,7 @@ class FileChange(NamedTuple):
 
 
 def read(path: Path) -> str | None:
-    """The text of a file as it is, line ends too; None if it is not there. ``UserError`` for one that is no text."""
+    """The text of a file with its line ends; None if there is no file. ``UserError`` if it is not UTF-8 text."""
     try:
         return path.read_bytes().decode()
     except FileNotFoundError:

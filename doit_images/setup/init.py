@@ -33,7 +33,7 @@ _OURS = "# doit, with everything ready that it needs"
 
 
 def init(folder: Path, *, wrapper: bool, prefix: str | None, dry_run: bool) -> None:
-    """Say what is written into the project of this folder and write it; then show the plan of its images. Twice, it
+    """Print what is written into the project of this folder, write it, and show the plan of its images. A second call
     writes nothing. Raises ``UserError``."""
     _need_compose_file(folder)
     if prefix and not re.fullmatch(r"[a-z_][a-z0-9_]*", prefix):

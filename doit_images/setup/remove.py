@@ -17,8 +17,8 @@ from doit_images.setup.machine import Thing
 
 
 def remove(folder: Path, *, dry_run: bool, yes: bool) -> None:
-    """Say what goes of the project of this folder, ask, and let it go. Raises ``UserError`` without agreement, and at
-    the end where something could not go."""
+    """Print what is removed from the project of this folder, ask, and remove it. Raises ``UserError`` if the user does
+    not agree, and at the end if something could not be removed."""
     run = Run(root=folder)
     changes = list(_changes(folder))
     if not changes and not machine.common_of(run).is_dir():

@@ -189,8 +189,8 @@ def import_from(run: Run, *, mounts: bool, folders: Sequence[str]) -> None:
 
 
 def push_all(run: Run) -> str:
-    """Push every fresh image of which the shared registry has no result yet; returns what was pushed, in words.
-    ``UserError`` when there is no registry, it may not be written, or it does not take an image."""
+    """Push every fresh image that the shared registry does not have yet; returns what was pushed, in words.
+    ``UserError`` if there is no registry, if this machine may not write to it, or if it refuses an image."""
     if not run.settings.cache_registry:
         raise UserError("cache_export needs a FOLDER, or CACHE_REGISTRY to push to")
     if not run.settings.cache_write:

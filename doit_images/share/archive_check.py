@@ -75,7 +75,7 @@ def check_images(file: Path, images: Sequence[Mapping[str, str]]) -> None:
     except _Wrong as wrong:
         raise UserError(str(wrong), where=str(file)) from None
     except (tarfile.TarError, OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise UserError("it is no archive of images", where=str(file)) from None
+        raise UserError("it is not an archive of images", where=str(file)) from None
 
 
 class _Archive:
@@ -105,7 +105,7 @@ class _Archive:
         kind = _FOLDER if member.isdir() else _FILE
         link = member.issym() and _OLD.fullmatch(name) and _LINK.fullmatch(member.linkname)
         if not (member.isreg() or member.isdir() or link) or not kind.fullmatch(name):
-            raise _Wrong(f"it holds {name!r}, which is no part of an image")
+            raise _Wrong(f"it holds {name!r}, which is not part of an image")
         if name in self._members and not member.isdir():
             raise _Wrong(f"it holds {name} twice")
         self._members[name] = member
@@ -159,7 +159,7 @@ class _Archive:
             raise _Wrong(f"it lacks {name}")
         file = self._tar.extractfile(self._members[name])
         if file is None:
-            raise _Wrong(f"{name} is no file")
+            raise _Wrong(f"{name} is not a file")
         return file
 
 

@@ -1,9 +1,9 @@
 """When is the registry given up?
 
-One that is killed, or hangs, in the middle of a run would cost each image all the time that a look-up, a pull or a push
-may take. So what fails time after time is not tried any more. And when something came to nothing, and now and then
-while it goes on, the registry is asked for the least that it can say. One that says nothing is asked nothing more in
-this run; one that is slow, but answers, is waited for. All of it is for several threads.
+A registry that dies or hangs during a run would cost each image the full time limit of a look-up, a pull or a push. So
+a kind of request that fails several times in a row is not tried again. After a failure, and from time to time during a
+long request, the run sends the registry a minimal request. If there is no answer, the run asks the registry nothing
+more. A slow registry that answers is waited for. Everything here may be used by several threads.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class CircuitBreaker:
             self._failures, self.any_good = 0, True
 
     def bad(self, *, at_once: bool = False) -> bool:
-        """It failed; whether that opens the breaker, ``at_once`` or after so many times. True for one caller only."""
+        """Count a failure. Returns whether that opens the breaker; ``at_once`` opens it at the first failure. Only one
+        caller gets true."""
         with self._lock:
             self._failures += 1
             opens = not self.open and (at_once or self._failures >= self._most)
@@ -53,10 +54,10 @@ class HealthCheck:
         self._ask, self._lost = ask, lost
         self._lock = threading.Lock()
         self.gone = False
-        """Whether it is given up."""
+        """Whether this run asks the registry nothing more."""
 
     def fails(self) -> bool:
-        """Whether the registry says nothing any more, asked now. Raises ``Stopped``."""
+        """Ask the registry now; true if it does not answer any more. Raises ``Stopped``."""
         with self._lock:
             if not self.gone and self._is_silent():
                 self.gone = True

@@ -1,10 +1,9 @@
 """Who builds what?
 
 With ``REDIS_URL`` machines that need the same image at the same time build it once: one holds a lease on its
-fingerprint, which it renews while it lives and which runs out when it dies; the others wait, no longer than the build
-can be expected to take, and then pull. Who may not push only watches. Each holder has a name of its own. Whoever was
-stopped for longer than a lease lasts finds a higher number in its place, also where the machine that took it gave it
-back since, and does not push.
+fingerprint. The holder renews it while it lives, and it expires when the holder dies. The others wait, no longer than
+the build is expected to take, and then pull. A machine that may not push only watches. Each holder has its own name. A
+machine that was suspended for longer than a lease lasts finds a higher number in its place, and does not push.
 
 Leases are members of keys that never expire by themselves, so that a full Redis, which makes room by removing what
 expires, takes none away; their numbers are remembered for a day. The scripts go by the clock of Redis. Without Redis,
@@ -107,12 +106,11 @@ class BuildCoordinator:
 
     @contextlib.contextmanager
     def acquire(self, what: str, waits: Callable[[str], None], expected: float | None = None) -> Iterator[bool]:
-        """Be the only one that builds ``what`` for the block; true if another had the turn first, so that its result
-        may be there.
+        """Be the only machine that builds ``what``, for the block. Gives true if another held the lease before, so that
+        its result may be there.
 
-        ``waits`` is told who is waited for, and keeps it from that by what it raises; a run that is stopped gives up.
-        ``expected`` are the seconds that the work takes: whoever holds the lease for much longer is not waited for any
-        more.
+        ``waits`` is called with the holder's name before the wait; if it raises, there is no wait. A stopped run gives
+        up. ``expected`` are the seconds that the work takes: a holder that takes much longer is not waited for.
         """
         lease, waited = self._taken(what, waits, patience(expected))
         done = threading.Event()
@@ -184,7 +182,7 @@ class BuildCoordinator:
         return late
 
     def _seen(self, what: str) -> tuple[str, float | None] | None:
-        """Who holds a lease, and until when by the clock of Redis; None where nobody does, or nothing is known."""
+        """Who holds a lease, and until when by the clock of Redis; None if it is free, or if Redis does not say."""
         if self._blind or not self.on:
             return None
         from redis.exceptions import NoPermissionError

@@ -17,7 +17,7 @@ class Unavailable(Exception):
 
 
 class NoImage(Exception):
-    """What the registry has under a name is no image that could be used; the rest of it may be good."""
+    """What the registry holds under a name is not a usable image. Other images in it may be good."""
 
 
 def told(why: str) -> str:

@@ -81,7 +81,7 @@ def attached(registry: Registry, path: str, digest: str, kind: str = "") -> list
 
 
 def listed(index: Any) -> list[dict[str, Any]]:
-    """The descriptors in an index, of which nothing is believed."""
+    """The descriptors in an index. The index is not trusted to be well formed."""
     entries = index.get("manifests") if isinstance(index, dict) else None
     return [each for each in entries if isinstance(each, dict)] if isinstance(entries, list) else []
 

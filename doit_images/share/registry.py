@@ -27,7 +27,7 @@ from doit_images.share.transport import answered, limited, parsed
 
 _DIGEST = re.compile(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[a-zA-Z0-9=_-]+")  # as the specification of manifests has it
 _MOVE_SECONDS, _SLOWEST = 20.0, 1_000_000  # what a blob may take: some seconds, and one for so many bytes
-_NO_IMAGE, _WRONG = "returned something that is no image", "returned a {} with the wrong digest"
+_NO_IMAGE, _WRONG = "returned something that is not an image", "returned a {} with the wrong digest"
 _NO_HEAD = (400, 405, 501)  # where only the answer to a whole question can be had
 _SEVERAL = ", "  # stands between the platforms of an index
 
@@ -139,7 +139,7 @@ class Registry:
             pages = [parsed(answer.body) for answer in self.client.pages(f"/v2/{repository}/tags/list", repository)]
             return [tag for page in pages for tag in page.get("tags") or () if isinstance(tag, str)]
         except (ValueError, AttributeError, TypeError):
-            raise NoImage("returned something that is no list of tags") from None
+            raise NoImage("returned something that is not a list of tags") from None
 
     def raw_manifest(self, path: str, reference: str) -> bytes:
         """The very bytes of a manifest or an index, by its digest or a tag. Raises ``Unavailable`` and ``NoImage``."""
@@ -269,7 +269,7 @@ def _joined(base: str, location: str, digest: str) -> str:
 
 
 def _digest(value: Any) -> str:
-    """What is to be a digest; ``ValueError`` if it is none."""
+    """The value, if it is a digest; else ``ValueError``."""
     if not (isinstance(value, str) and _DIGEST.fullmatch(value)):
         raise ValueError("no digest")
     return value

@@ -103,7 +103,7 @@ class Pushing:
             if publish.on_shared_parents(self._machines, before) is False:
                 raise InputsChanged("a parent changed in the registry")
             address = self._share.address
-            raise UserError(f"{name} was built, and {address} keeps no result of it that counts", remedy="run it again")
+            raise UserError(f"{name} was built, but {address} holds no valid result of it", remedy="run it again")
         if kept.content != image.content:
             run.events.emit(ImageNoted(name, "another machine shared its result first, which is taken"))
         return made._replace(id=kept.digest, size=kept.size)

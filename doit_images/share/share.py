@@ -348,7 +348,7 @@ class Share:
         with self._lock:
             before, self._said = what in self._said, self._said | {what}
         if not (once and before):
-            self._say(f"the shared registry {self.address} {'goes on like that' if before else what}: {so}")
+            self._say(f"the shared registry {self.address} {'is still failing' if before else what}: {so}")
 
     def _tell_gone(self) -> None:
         so = "images are built here instead, and not shared"

@@ -55,7 +55,7 @@ def contents(registry: Registry, path: str, listed: Sequence[Mapping[str, Any]])
         except (NoImage, ValueError, KeyError, TypeError, IndexError):  # half written: it counts for nothing
             continue
     if len(listed) > _FETCHED:
-        raise NoImage(f"has more than {_FETCHED} signatures of others on it, and no more are looked at")
+        raise NoImage(f"has more than {_FETCHED} other signatures on it, and no more are checked")
 
 
 def kind_of(listed: Mapping[str, object]) -> str:

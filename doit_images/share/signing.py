@@ -126,7 +126,7 @@ def hint_of(public: str) -> str:
 
 
 def public_key(text: str) -> Ed25519PublicKey:
-    """A public key from its one line; ``ValueError`` where it is none."""
+    """A public key from its one line; ``ValueError`` if it is not one."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -212,7 +212,7 @@ def _private(file: Path) -> Ed25519PrivateKey:
     except (ValueError, TypeError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, Ed25519PrivateKey):
-        raise UserError("SHARE_KEY is no Ed25519 key without a passphrase", where=str(file), remedy=remedy)
+        raise UserError("SHARE_KEY is not an Ed25519 key without a passphrase", where=str(file), remedy=remedy)
     if open_to_others:
         raise UserError("others may read SHARE_KEY", where=str(file), remedy=f"chmod 600 {file}")
     return key

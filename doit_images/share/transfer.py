@@ -88,7 +88,7 @@ def fetch(registry: Registry, path: str, digest: str, layout: Path) -> None:
                     registry.take_blob(path, blob, blob_of(layout, blob), size)
             _write(blob_of(layout, entry["digest"]), manifest)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        raise NoImage("returned something that is no image") from None
+        raise NoImage("returned something that is not an image") from None
     _write(blob_of(layout, digest), text)
     (layout / "oci-layout").write_text(json.dumps({"imageLayoutVersion": "1.0.0"}))
     entry = {"mediaType": oci.media_type_of(index), "digest": digest, "size": len(text)}

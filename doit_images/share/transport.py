@@ -132,7 +132,7 @@ class Answer:
 
 
 def parsed(text: bytes) -> Any:
-    """This as JSON; ``ValueError`` if it is none, or is nested deeper than anything sensible."""
+    """Parse JSON; ``ValueError`` if it is not JSON, or is nested too deeply."""
     try:
         return json.loads(text)
     except RecursionError:

@@ -132,8 +132,8 @@ class Trust:
         return bundle
 
     def refuses(self, digest: str, fingerprint: str, platform: str, bundles: Iterable[str]) -> str:
-        """Why the image with this digest is not taken as the result of that fingerprint, "" if it is. ``bundles`` is
-        what is attached to it, of which nothing is believed."""
+        """Why the image with this digest is not taken as the result of that fingerprint, "" if it is. ``bundles`` are
+        attached to the image, and are not trusted."""
         return self.judge(Claimed(digest, fingerprint, platform), bundles)[0]
 
     def judge(self, claimed: Claimed, bundles: Iterable[str]) -> tuple[str, dict[str, str]]:
@@ -221,7 +221,7 @@ def own_files(settings: Settings) -> list[Path]:
 
 def anybody(address: str) -> str:
     """What it means to trust everybody."""
-    return f"whoever may push to {address} decides what is pulled from there, as nothing has to be signed"
+    return f"anyone who may push to {address} decides what is pulled from there, because nothing has to be signed"
 
 
 def undecided(address: str) -> tuple[str, str]:

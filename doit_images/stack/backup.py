@@ -109,7 +109,7 @@ def _digest(path: Path) -> str:
 
 
 def read(folder: Path) -> Archive:
-    """The archive in a folder, every file of it looked at. ``UserError`` when it is none, or not as it was made."""
+    """Read the archive in a folder and check each of its files. ``UserError`` if it is not one, or was changed."""
     try:
         content = json.loads(files.content(folder / MANIFEST))
         if content["format"] > _FORMAT:

@@ -130,8 +130,7 @@ def pin(run: Run, compose: Compose, images: Mapping[str, Kept]) -> None:
 
 
 def forget(choice: Choice, *, for_good: bool = False) -> None:
-    """Forget a stack of which nothing is left: one with the project's own name, or whose checkout is gone, or any
-    ``for_good``."""
+    """Forget a stack that is gone: one with the project's own name, or whose checkout is gone, or any ``for_good``."""
     if for_good or not choice.beside or not choice.place.there:
         with contextlib.suppress(OSError):
             _entry(choice).unlink()

@@ -39,7 +39,10 @@ def check(run: Run, images: Sequence[str], *, as_json: bool) -> None:
         lines = [f"{name}: {path}" for name, path in reports.items()]
         raise UserError(
             "\n".join(
-                ["BuildKit would have run a step of what is called fresh; what an issue needs is in these:", *lines]
+                [
+                    "BuildKit would run a step of an image that counts as fresh; these files hold what an issue needs:",
+                    *lines,
+                ]
             ),
             remedy="doit rebuild builds it all the same",
         )

@@ -38,7 +38,7 @@ def examine(run: Run, *, as_json: bool = False, fix: bool = False, yes: bool = F
     unless ``yes``."""
     findings = _named(run, look(run))
     if fix and (found := [repair for finding in findings for repair in finding.repairs]):
-        _put_in_order(found, yes=yes)
+        _repair(found, yes=yes)
         findings = _named(run, look(run.anew()))
     if as_json:
         print(json.dumps([_as_data(finding) for finding in findings], indent=2))
@@ -54,7 +54,7 @@ def _named(run: Run, findings: Iterable[Finding]) -> list[Finding]:
     return [replace(finding, remedy=run.parts.names.in_text(finding.remedy)) for finding in findings]
 
 
-def _put_in_order(found: Sequence[Repair], *, yes: bool) -> None:
+def _repair(found: Sequence[Repair], *, yes: bool) -> None:
     for repair in found:
         print(repair.what, file=sys.stderr)
     if not yes and any(repair.removes for repair in found):
@@ -116,7 +116,7 @@ def _kept(run: Run) -> Iterator[Finding]:
 
 
 def _repairs(subject: str, sound: str, found: Iterable[Repair]) -> Finding:
-    """What is wrong in one respect, and that it can be put in order."""
+    """What is wrong in one respect, with its repairs."""
     repairs = tuple(found)
     if not repairs:
         return Finding(subject, Severity.OK, sound)
@@ -155,7 +155,7 @@ def _trust(settings: Settings) -> Iterator[Finding]:
     elif unsigned:
         yield Finding("trust", Severity.WARN, f"this machine shares nothing: {unsigned}", "doit share_key NAME")
     else:
-        yield Finding("trust", Severity.OK, f"results count that {trust.need} of the listed builders signed")
+        yield Finding("trust", Severity.OK, f"results count if {trust.need} of the listed builders signed them")
     for sentence in trust.ending():
         yield Finding("trust", Severity.WARN, sentence)
 
@@ -199,7 +199,7 @@ def _base(run: Run, base: LocalBase) -> Finding:
         run.engine.tag(local_image.id, own)
         run.engine.untag(ref)
 
-    wrong = f"{ref} was made from Debian's packages, and whoever else builds on this engine gets it"
+    wrong = f"{ref} was made from Debian's packages, and all other projects on this engine build on it"
     repair = Repair(wrong, f"{ref} is called {own}", rename, removes=False)
     return Finding("base image", Severity.WARN, wrong, "doit doctor --fix", (repair,))
 

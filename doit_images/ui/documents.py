@@ -115,6 +115,6 @@ def _build_of(run: Run, decision: Decision, image: LocalImage) -> Build:
         if (build.image_id, build.action, build.status) == (image.id, Action.BUILD, Status.DONE):
             return build
     raise UserError(
-        f"no build of {decision.name} here is known to have made {image.id[:19]}…, so nothing can be said of how",
+        f"the history here does not know the build of {decision.name} that made {image.id[:19]}…",
         remedy="ask the machine that built it",
     )

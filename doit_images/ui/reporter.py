@@ -52,7 +52,7 @@ class Reporter(ZeroReporter):  # type: ignore[misc]
         self._aborted: list[str] = []
 
     def initialize(self, tasks: Mapping[str, Task], selected: Sequence[str]) -> None:
-        """The tasks are known: tell the board which images will be looked at, and who waits for whom."""
+        """The tasks are known: tell the board which images are checked, and which waits for which."""
         self._asked = set(selected)
         commands.stop_on_signals()
         self._run.wanted = frozenset(wanted(tasks, selected))

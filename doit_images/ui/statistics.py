@@ -99,7 +99,7 @@ class StepHistory:
 
 @dataclass(frozen=True)
 class Cause:
-    """Why builds were done: how many builds and seconds it cost, and of which images."""
+    """Why builds were done: for each reason the images, the number of builds and the seconds."""
 
     reason: str
     builds: int

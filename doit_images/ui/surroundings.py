@@ -86,7 +86,7 @@ def home(environ: Mapping[str, str]) -> Finding:
     if not place:
         return Finding("home", Severity.WARN, f"HOME is not set: {lost}", remedy)
     if not os.path.isdir(place):  # noqa: PTH112 it may be no text
-        return Finding("home", Severity.WARN, f"HOME is {clean(place)}, which is no folder: {lost}", remedy)
+        return Finding("home", Severity.WARN, f"HOME is {clean(place)}, which is not a folder: {lost}", remedy)
     if not os.access(place, os.W_OK | os.X_OK):
         return Finding("home", Severity.WARN, f"HOME is {clean(place)}, which may not be written: {lost}", remedy)
     if os.stat(place).st_uid != os.geteuid():  # noqa: PTH116

@@ -94,7 +94,7 @@ def declared_packages(root: Path) -> list[str]:
         return packages((root / PACKAGES).read_text())
     except OSError:
         raise UserError(
-            "no list says of which of Debian's packages a base would be made",
+            "no list names the Debian packages that a base is made of",
             where=str(root / PACKAGES),
             remedy="copy docker/base as well, or set BASE_IMAGE to an image that can be had",
         ) from None

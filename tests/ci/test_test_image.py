@@ -228,9 +228,9 @@ def test_a_junit_file_that_leads_out_of_what_a_test_left_is_not_read(tmp_path: P
     left = tmp_path / "left"
     left.mkdir()
     (left / "junit.xml").symlink_to(leads_to)
-    with pytest.raises(UserError, match="leads out of what the test left"):
+    with pytest.raises(UserError, match="leads to a place outside of what the test left"):
         ended(0, 0.0, (left, "junit.xml"))
-    with pytest.raises(UserError, match="leads out of what the test left"):
+    with pytest.raises(UserError, match="leads to a place outside of what the test left"):
         ended(0, 0.0, (left, "/../outside"))
     (left / "real.xml").write_text(JUNIT)
     (left / "near.xml").symlink_to("real.xml")

@@ -150,7 +150,7 @@ for ask in (
     try:
         ask()
     except UserError as error:
-        assert "it is no file" in str(error) or "this is no file" in str(error), error
+        assert "it is not a file" in str(error) or "this is not a file" in str(error), error
     else:
         raise AssertionError(ask)
 assert answer.key([root / ".env"], [root / "compose.yml"], os.environ)

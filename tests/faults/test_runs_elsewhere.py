@@ -15,7 +15,9 @@ pytestmark = pytest.mark.engine
 WORDS = (["plan"], ["build_optimized"], ["history"], ["cache_stats"], ["doctor"])
 
 
-@pytest.mark.parametrize("what", ["HOME", "HOME, which is no folder", "TMPDIR, which is no folder", "TERM and LANG"])
+@pytest.mark.parametrize(
+    "what", ["HOME", "HOME, which is not a folder", "TMPDIR, which is not a folder", "TERM and LANG"]
+)
 def test_a_variable_is_missing_or_wrong(built: Project, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     name, _, wrong = what.partition(", ")
     for variable in name.split(" and "):

@@ -196,7 +196,7 @@ def test_what_counts_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     run.held["app/base"] = replace(SHARED_BASE, content="another")
     with pytest.raises(InputsChanged, match="a parent changed in the registry"):
         named(run, monkeypatch, pushed)
-    with pytest.raises(UserError, match="keeps no result of it that counts"):
+    with pytest.raises(UserError, match="holds no valid result of it"):
         named(SeemingRun(tmp_path, DECISION), monkeypatch, pushed)
     for wrong in ({INPUT_DIGEST: "other"}, {PARENTS: "base=another"}):
         with pytest.raises(UserError, match="returned another image for the digest"):

@@ -187,7 +187,7 @@ def test_a_signed_result_is_pulled_and_any_other_is_built(machines: tuple[Machin
     # Who has no key shares nothing that is taken.
     first.environ["SHARE_TRUST"] = "any"
     assert first.did() == dict.fromkeys(ALL, "built")
-    assert first.doit("plan").stderr.count(f"whoever may push to {first.environ['CACHE_REGISTRY']} decides") == 1
+    assert first.doit("plan").stderr.count(f"anyone who may push to {first.environ['CACHE_REGISTRY']} decides") == 1
     plan = second.doit("plan")
     assert plan.stderr.count("is not taken: it is not signed") == 2, plan.stderr
     assert second.actions() == dict.fromkeys(ALL, "build")
@@ -538,13 +538,13 @@ def test_trouble_with_one_image_leaves_the_others(monkeypatch: pytest.MonkeyPatc
 
     def image(path: str, tag: str, platform: str) -> SharedImage:
         if path == "app/a":
-            raise NoImage("returned something that is no image")
+            raise NoImage("returned something that is not an image")
         return found
 
     one, said = sharing(monkeypatch, image)
     assert one.look({"a": wanted("a"), "b": wanted("b")}) == {"b": found}
     what = "`app/a:in-abababababababab` is built here: the shared registry reg:5000"
-    assert said == [f"{what} returned something that is no image"]
+    assert said == [f"{what} returned something that is not an image"]
     assert one.reads
 
 
@@ -589,7 +589,7 @@ def test_what_was_answered_before_a_registry_failed_for_good_is_used(monkeypatch
     monkeypatch.setattr(share_module, "_AT_ONCE", 1)
     assert one.look({str(number): wanted(str(number)) for number in range(9)}) == {"0": FOUND, "1": FOUND}
     assert (len(asked), one.reads, one.writes) == (5, True, False), "after three in a row nothing more is asked"
-    assert said[-1] == "the shared registry reg:5000 goes on like that: images are built here instead"
+    assert said[-1] == "the shared registry reg:5000 is still failing: images are built here instead"
     assert one.look({"0": wanted("0"), "new": wanted("new")}) == {"0": FOUND}
 
 

@@ -355,7 +355,7 @@ def test_doctor_says_who_is_trusted(tmp_path: Path) -> None:
 
     listed, key = str(tmp_path / "list.toml"), str(tmp_path / "key")
     assert found(share_trust="any") == ("warn", trusted.anybody("reg:5000"))
-    assert "whoever may push to reg:5000 decides" in trusted.anybody("reg:5000")
+    assert "anyone who may push to reg:5000 decides" in trusted.anybody("reg:5000")
     assert found(share_builders=listed)[0] == "fail"
     listing.begin(settings.Settings(share_builders=listed), "ci", Path(key), 30)
     assert found(share_builders=listed) == ("warn", "this machine shares nothing: it has no SHARE_KEY")
@@ -743,7 +743,7 @@ def test_the_likely_attachments_of_all_pages_are_fetched_first_and_no_more_than_
     assert next(found) == signed(keys["ci"])
     assert parse_qsl(registry.asked[0].partition("?")[2]) == [("artifactType", BUNDLE)], "others need not be listed"
     assert len(registry.asked) == 16 + 2
-    with pytest.raises(NoImage, match="has more than 16 signatures of others on it, and no more are looked at"):
+    with pytest.raises(NoImage, match="has more than 16 other signatures on it, and no more are checked"):
         list(found)
     assert len(registry.asked) == 16 + 2 * 16
 

@@ -387,7 +387,9 @@ def test_what_has_the_name_that_it_stands_in_for_is_called_by_its_own(name: str,
     here = declared.DeclaredBase(run)
     assert here.is_here()
     finding = doctor._base(run, here)
-    assert finding.detail == f"{name} was made from Debian's packages, and whoever else builds on this engine gets it"
+    assert (
+        finding.detail == f"{name} was made from Debian's packages, and all other projects on this engine build on it"
+    )
     [repair] = finding.repairs
     repair.do()
     own = stand_in(name, host_platform())

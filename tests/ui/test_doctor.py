@@ -202,7 +202,7 @@ def test_what_surrounds_a_run_is_looked_at(shop: Shop, tmp_path: Path) -> None:
 
 
 def test_a_home_that_is_none(tmp_path: Path) -> None:
-    for place, word in (("", "is not set"), (str(tmp_path / "nothing"), "no folder")):
+    for place, word in (("", "is not set"), (str(tmp_path / "nothing"), "not a folder")):
         assert word in surroundings.home({"HOME": place}).detail
     assert surroundings.home({"HOME": str(tmp_path)}).verdict == "ok"
     others = "may not be written" if os.geteuid() else "another user's"

@@ -45,7 +45,9 @@ def attach(share: Share, wanted: Wanted, digest: str, kind: DocumentKind, docume
     would take it from this machine. Raises ``Unavailable`` and ``NoImage``."""
     if share.trust.need:
         if why := share.trust.cannot_sign:
-            raise UserError(f"nobody would take what this machine attaches: {why}", remedy="doit share_key NAME")
+            raise UserError(
+                f"other machines would not accept what this machine attaches: {why}", remedy="doit share_key NAME"
+            )
         claimed = Claimed(digest, wanted.fingerprint, wanted.platform, kind.predicate)
         try:
             bundle = share.trust.sign_claimed(claimed, document.get("predicate", document))
@@ -63,7 +65,7 @@ def text_of(document: Mapping[str, object]) -> bytes:
 
 def judged(share: Share, wanted: Wanted, digest: str) -> tuple[list[str], list[str]]:
     """The documents attached to the image with this digest: those that count, each with its signers, and a sentence
-    about each kind of which none counts. Raises ``Unavailable`` and ``NoImage``."""
+    about each kind without a valid document. Raises ``Unavailable`` and ``NoImage``."""
     if not share.trust.need:
         return [], []
     good, bad = list[str](), list[str]()

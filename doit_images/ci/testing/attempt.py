@@ -65,7 +65,7 @@ def _left(folder: Path, path: str) -> str:
     """The text of a file in what a test left, "" if there is none. A link of its making could name any file here."""
     file = Path(os.path.realpath(folder / path.lstrip("/")))
     if not file.is_relative_to(os.path.realpath(folder)):
-        raise UserError("the JUnit file leads out of what the test left", where=path)
+        raise UserError("the JUnit file leads to a place outside of what the test left", where=path)
     try:
         return files.content(file).decode(errors="replace") if file.is_file() else ""
     except OSError as error:

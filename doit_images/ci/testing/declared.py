@@ -58,7 +58,7 @@ class ImageTest(NamedTuple):
 
 
 def declared(project: Project, images: Mapping[str, ImageInputs]) -> dict[str, ImageTest]:
-    """The tests of a project by name, those of stages too; ``images`` are its images, of which the Dockerfiles count.
+    """The tests of a project by name, those of stages too; ``images`` are its images, whose Dockerfiles are read.
     Nothing is asked and nothing is built."""
     tests = {name: _declared(name, test, project) for name, test in sorted(project.tests.items())}
     staged = {test.service for test in tests.values() if test.target}

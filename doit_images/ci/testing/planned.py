@@ -3,8 +3,8 @@
 contents of images, inputs, declaration, services ──> fingerprint ──> passed here, or elsewhere? ──> nothing
                                                                   ──> else                       ──> run
 
-The inputs of an image do not tell its bytes: built again without cache it may hold others. So an image counts by its
-content, and of one that is still to be built nobody can say whether tests passed on it.
+The inputs of an image do not determine its bytes: a build without cache may give others. So an image counts by its
+content. Before an image is built, it is not known whether tests passed on it.
 """
 
 from __future__ import annotations

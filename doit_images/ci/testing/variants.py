@@ -38,7 +38,7 @@ def name_of(test: ImageTest) -> str:
 
 class Around(NamedTuple):
     """What surrounds a test at a commit: the images that its services run, a digest of what Compose says of these, and
-    one of each path that is mounted into them."""
+    a digest for each path that is mounted into them."""
 
     images: tuple[str, ...]
     declared: str

@@ -52,7 +52,7 @@ class BuildKitAnswer(NamedTuple):
 
     @property
     def same(self) -> bool | None:
-        """Whether BuildKit agrees; None where nobody can tell."""
+        """Whether BuildKit agrees; None if that cannot be known."""
         return None if self.unasked else not self.step
 
 

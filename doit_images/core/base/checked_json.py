@@ -57,7 +57,7 @@ def flaw(path: Path) -> str:
         return "" if _read(files.content(path))[1] else "it is damaged"
     except OSError as error:
         in_its_place = error.errno in (errno.EISDIR, errno.EINVAL, errno.ELOOP)
-        return (error.strerror or "it is no file") if in_its_place else ""
+        return (error.strerror or "it is not a file") if in_its_place else ""
 
 
 def flaw_of_database(path: Path) -> str:
@@ -66,7 +66,7 @@ def flaw_of_database(path: Path) -> str:
     from urllib.parse import quote
 
     if not path.is_file():
-        return "it is no file"
+        return "it is not a file"
     try:
         with contextlib.closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=1)) as db:
             return "" if db.execute("PRAGMA quick_check(1)").fetchone() == ("ok",) else "it is damaged"

@@ -1,4 +1,4 @@
-"""What happens in a run, for whoever shows or keeps it.
+"""What happens in a run? Parts that show or keep it listen to these events.
 
 Who makes something happen emits an event, a small frozen dataclass, and knows none of those who listen. The events of
 builds are in ``building.events``, those of a stack in ``stack.events``.

@@ -23,7 +23,7 @@ def content(path: Path) -> bytes:
         kind = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(kind):
             number = errno.EISDIR if stat.S_ISDIR(kind) else errno.EINVAL
-            raise OSError(number, "it is a folder" if stat.S_ISDIR(kind) else "it is no file", str(path))
+            raise OSError(number, "it is a folder" if stat.S_ISDIR(kind) else "it is not a file", str(path))
         return stream.read()
 
 

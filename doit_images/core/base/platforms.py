@@ -69,7 +69,7 @@ def targets(declared: Iterable[str], engine: str, where: str = "") -> tuple[str,
     for text in (part.strip() for entry in declared for part in entry.split(",")):
         parts = text.split("/")
         if len(parts) > 3 or not all(_PART.fullmatch(part) for part in parts) or text.lower() in _SYSTEMS:
-            raise UserError(f"{text!r} is no platform", where=where, remedy="platforms look like linux/arm64")
+            raise UserError(f"{text!r} is not a platform", where=where, remedy="platforms look like linux/arm64")
         named.add(normalise(engine if text == "local" else text))
     return tuple(sorted(named)) or (normalise(engine),)
 

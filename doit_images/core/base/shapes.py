@@ -1,4 +1,4 @@
-"""Is a value what its type says? For what others wrote as JSON, of which Python believes anything."""
+"""Is a value what its type says? Python does not check the JSON that it reads."""
 
 from __future__ import annotations
 

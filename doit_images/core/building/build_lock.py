@@ -29,8 +29,9 @@ class Elsewhere(Exception):
 
 @contextlib.contextmanager
 def taken(run: Run, decision: Decision) -> Iterator[bool]:
-    """For the block, the right to build this image of all runs on this machine; whether another may have built it since
-    it was decided. ``Stopped`` when the run is, ``UserError`` where it cannot be locked."""
+    """Hold the build lock of this image for the block: no other run on this machine builds it then. Gives true if
+    another run may have built it since the decision. Raises ``Stopped`` when the run is stopped, and ``UserError`` if
+    the lock cannot be taken."""
     path = _file(run.engine, decision)
 
     def waits() -> None:
@@ -47,9 +48,10 @@ def taken(run: Run, decision: Decision) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def leased(run: Run, wanted: Wanted, name: str, *, wait: bool = True) -> Iterator[bool]:
-    """For the block, the right to build an image of all machines; what they shared until now was not looked at yet. Who
-    gives them nothing keeps nobody waiting: it waits, and has true where another machine may build it again by now.
-    ``Stopped`` when the run is, ``Elsewhere`` where another machine builds it and it is not to ``wait`` for that."""
+    """Hold the lease of an image for the block: no other machine builds it then. Forgets what the registry was known to
+    hold of it. A machine that may not push takes no lease: it only waits until no other machine builds the image, and
+    gets true if one may begin again by now. Raises ``Stopped`` when the run is stopped, and ``Elsewhere`` if another
+    machine builds the image and ``wait`` is false."""
 
     def waits(who: str) -> None:
         if not wait:

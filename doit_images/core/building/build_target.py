@@ -256,7 +256,7 @@ def caches(run: Run, decision: Decision, platform: str = "") -> list[str]:
 
 
 def _apart(backend: Backend, platform: str) -> Backend:
-    """The same for one platform alone. The inline cache is in the image, of which there is one."""
+    """The same for one platform alone. The inline cache is part of the image, and there is one image."""
     if not platform or backend.kind == CacheBackend.INLINE:
         return backend
     # No branch of git's has a colon in its name.

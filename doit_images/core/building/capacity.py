@@ -1,10 +1,11 @@
 """Which builds may go on at the same moment, where a project says what they need (``x-build-needs``)?
 
-``-n`` says how many at most. Of those, only as many go on as the engine's machine has processors and memory for, so
-that a large ``-n`` neither swaps nor is ended by the kernel. The most urgent, with the longest path of builds after it,
-comes first: nobody goes by while it waits for its place, or the longest path would end last. What needs more than there
-is goes alone. Who has capacity waits for nothing else, so it is taken last, after the build lock. Who waits for
-it has no lease of all machines, or they would wait for one that does nothing. Runs of other checkouts are not counted.
+``-n`` limits how many builds run at once. This module also limits them to the processors and memory of the engine's
+machine, so that a large ``-n`` does not make it swap or run out of memory. The most urgent build comes first: the one
+with the longest path of builds after it. No other build overtakes it, or the longest path would end last. A build that
+needs more than the machine has runs alone. A build takes capacity last, after the build lock, and then waits for
+nothing else. A build that waits for capacity holds no lease, or other machines would wait for a machine that does
+nothing. Runs of other checkouts are not counted.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from doit_images.core.run import Run
 
 
 class Full(Exception):
-    """There is no capacity left now, and whoever asked does not wait for it."""
+    """No capacity is left now, and the caller does not want to wait for it."""
 
 
 class Capacity:
-    """Processors and bytes of memory, of which builds take what they need and give it back. For any thread."""
+    """Processors and bytes of memory. Builds take what they need and give it back. For any thread."""
 
     def __init__(self, cpus: float, memory: int) -> None:
         self.cpus, self.memory = cpus, memory
@@ -83,8 +84,8 @@ class _Machine:
 
 @contextlib.contextmanager
 def taken(run: Run, decision: Decision, *, wait: bool = True) -> Iterator[None]:
-    """Have capacity for the build of an image, for the block: at once where the project does not say what it needs.
-    ``Full`` where it would have to wait and is not to."""
+    """Hold the capacity that the build of an image needs, for the block. An image without declared needs gets it at
+    once. Raises ``Full`` if no capacity is left and ``wait`` is false."""
     needs = run.project.needs.get(decision.name, NOTHING)
     if needs == NOTHING:
         yield

@@ -1,4 +1,4 @@
-"""Where does what a build says go, for whoever looks later?"""
+"""Where is the output of a build kept?"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Log:
         self._stream = stream
 
     def write(self, lines: Iterable[str]) -> None:
-        """Add these lines, and let whoever follows the file see them."""
+        """Add these lines, so that a reader who follows the file sees them at once."""
         if self._stream is None:
             return
         try:

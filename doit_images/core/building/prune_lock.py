@@ -1,7 +1,7 @@
 """What keeps pruning from what builds use?
 
-A lock that all builds with an engine share, of whatever checkout, and that pruning takes for itself. Who waits for
-another machine uses nothing meanwhile, and lets go of it: that may take as long as a build does.
+All builds with an engine share a lock, in every checkout. Pruning takes it exclusively. A build that waits for another
+machine releases the lock: it uses nothing meanwhile, and the wait may take as long as a build.
 """
 
 from __future__ import annotations

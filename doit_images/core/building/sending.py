@@ -1,8 +1,8 @@
-"""Did whoever sent a builder its contexts come to see that nothing had moved meanwhile?
+"""Were the files that a builder was sent checked again after the build?
 
-What a builder was sent and nobody looked at again may stay there: of a file that is put back, with its size and time,
-BuildKit's client sends nothing. A build that does not come to its end begins another ``generation`` (``inputs.tree``)
-itself; one that was killed leaves a mark, by which the next one does.
+A builder keeps what it was sent. If a file changes during the build and is then put back with its size and time,
+BuildKit's client does not send it again. So a build that does not end normally begins another ``generation``
+(``inputs.tree``). A build that is killed leaves a mark, and the next build begins the generation.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def contexts(index: FileIndex | None, folder: Path) -> Iterator[None]:
 
 
 def changes_since(index: FileIndex | None, before: Stamps) -> Changes:
-    """What of the inputs has other stamps than before they were sent; where a builder may hold something else of them,
-    another generation begins. Called within the block of ``contexts``: whoever is killed before it leaves the mark."""
+    """The inputs whose stamps differ from those before they were sent. If a builder may hold other content, another
+    generation begins. Call it within the block of ``contexts``: a run that is killed before leaves the mark."""
     changes = before.moved()
     if index and (changes.files or changes.doubtful):
         index.renew()

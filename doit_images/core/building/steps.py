@@ -34,7 +34,7 @@ class Step(Enum):
     WAIT_FOR_RUN = auto()
     """Take the build lock: no other run of this machine builds it then."""
     WAIT_FOR_MACHINE = auto()
-    """Take the lease: no other machine builds it then. Who may not push only waits until none does."""
+    """Take the lease: no other machine builds it then. A machine that may not push only waits until none does."""
     LEASE_IF_FREE = auto()
     WAIT_FOR_CAPACITY = auto()
     """Have the processors and the memory that its build needs."""

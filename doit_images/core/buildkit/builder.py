@@ -72,7 +72,7 @@ def recipe(settings: Settings, folder: Path | None = None) -> Recipe:
     for node in nodes:
         if driver == BuilderDriver.REMOTE and "://" not in node.endpoint:
             raise UserError(
-                f"BUILDER_ENDPOINTS holds {node.endpoint!r}, which is no address of a BuildKit",
+                f"BUILDER_ENDPOINTS holds {node.endpoint!r}, which is not an address of BuildKit",
                 remedy="tcp://HOST:PORT, unix:///PATH, docker-container://NAME or kube-pod://NAME",
             )
     options = list(settings.builder_options)

@@ -38,8 +38,8 @@ _WITHOUT_LAYER = {
 
 class LocalImage(NamedTuple):
     """An image that the engine holds: its id, the names it goes by, its labels, bytes, and when it was made (seconds
-    since the epoch). ``fixed`` is whether that id can never mean another image: in containerd's store it may be an
-    index, of which the engine shows the platform that it happens to hold."""
+    since the epoch). ``fixed`` is whether that id can never mean another image. In containerd's store it may be
+    the id of an index, and the engine then shows whichever platform it holds."""
 
     id: str
     tags: tuple[str, ...] = ()

@@ -98,7 +98,7 @@ def _digest(name: str) -> str:
 
 
 def configuration(environ: Mapping[str, str]) -> dict[str, Any]:
-    """What the docker command is configured with; nothing where that cannot be read, of which it warns itself."""
+    """The configuration of the docker command; empty if it cannot be read, which the command itself warns about."""
     with contextlib.suppress(OSError, ValueError):
         content = json.loads((configuration_folder(environ) / "config.json").read_bytes())
         return content if isinstance(content, dict) else {}

@@ -323,7 +323,7 @@ class _Reading:
             number = int(origin)
             if not 0 <= number < stage.number:
                 before = f"the stages before this one are 0 to {stage.number - 1}" if stage.number else "there is none"
-                raise UserError(f"--from={origin} is no earlier stage", where=self.at(line), remedy=before)
+                raise UserError(f"--from={origin} is not an earlier stage", where=self.at(line), remedy=before)
             self._visit(self.stages.all[number], line)
             return None
         return self._mount_origin(stage, origin, line)

@@ -76,8 +76,8 @@ class InputResolver:
         self._of(project, index or (lambda: FileIndex(Path(self._folder, "contexts.sqlite3"))))
 
     def of(self, project: Project, index: Callable[[], FileIndex] | None = None) -> InputResolver:
-        """One that looks at another state of the project, and parses no text that this one has parsed; ``index`` where
-        it looks elsewhere than this one."""
+        """A resolver for another state of the project. It reuses what this one has parsed. ``index`` gives it another
+        look at the disk."""
         other = shallow_copy(self)
         other._of(project, index or self._new_index)
         return other
@@ -93,7 +93,7 @@ class InputResolver:
         self._look()
 
     def again(self) -> InputResolver:
-        """One that has looked at nothing yet, and parses no text that this one has parsed."""
+        """A resolver that looks at the disk anew. It reuses what this one has parsed."""
         other = shallow_copy(self)
         other._look()
         return other
@@ -149,7 +149,7 @@ class InputResolver:
         return self._index.mtime_ns(path)
 
     def release(self) -> None:
-        """Hold no file open any more, for whoever keeps what was found and looks no further."""
+        """Close all files. What was found stays usable."""
         self._index.release()
 
     def keep(self) -> None:

@@ -47,7 +47,7 @@ def find(view: View, copies: Iterable[Copy], where: str) -> list[SelectionItem]:
 
 
 def _source(view: View, copy: Copy, source: str) -> list[SelectionItem]:
-    """What one source brings; ``LookupError`` with the path of which BuildKit would say "not found"."""
+    """What one source brings; ``LookupError`` with the path that BuildKit would not find."""
     path = clean("/" + source).strip("/")
     if copy.literal or not _WILD.match(path):
         return _follow(view, copy, path)
@@ -219,7 +219,7 @@ def _hint(view: View, path: str) -> str:
             continue
         base, _ = view.resolve(folder)
         if base is None or not stat.S_ISDIR(view.mode(base) or 0):
-            return f"{folder!r} is no folder"
+            return f"{folder!r} is not a folder"
         listing, numbers = view.visible(base)
         names = [listing.names[number] for number in numbers]
         if name in names:

@@ -251,7 +251,7 @@ class FileIndex:
                 folder.overlooked = False
 
     def release(self) -> None:
-        """Let go of the store, for whoever keeps many looks: what is asked of it later opens it for that alone."""
+        """Close the store, for callers that keep many looks. A later question opens it for that question alone."""
         self._released = True
         self._let_go()
 

@@ -1,12 +1,12 @@
 """Machines built different images from the same inputs: whose counts here, and whose in the shared registry?
 
-A step such as ``apt-get upgrade`` gives other bytes each time, and what is built on one result is of no use on the
-other. So all follow one order, and nobody's result is replaced to and fro:
+A step such as ``apt-get upgrade`` gives different bytes each time, and what is built on one result cannot be used on
+the other. So all machines follow the same rules, and results do not replace each other to and fro:
 
-* of two results the one that was rebuilt on purpose later counts (``rebuild``), else the one that was in the
-  shared registry first;
-* who holds another one takes the shared one as soon as that makes nothing to be built that is fresh now;
-* what was built on a parent that is not the shared one is not pushed.
+* Of two results, the one that was rebuilt on purpose later counts (``rebuild``); without such a rebuild, the one that
+  was in the shared registry first.
+* A machine that holds another result takes the shared one, as soon as that makes no fresh image stale.
+* A result that was built on a parent other than the shared one is not pushed.
 
 Pure.
 """
@@ -33,9 +33,9 @@ Planned = Callable[[Offers, Collection[str]], dict[str, Decision]]
 
 
 class Agreement:
-    """The plan with what the shared registry holds: ``own`` is the plan without it, ``planned`` plans with offers and
-    images of which the shared result counts, ``look`` asks the registry about images by name, ``content_of`` is the
-    content of an image here."""
+    """The plan with what the shared registry holds. ``own`` is the plan without it. ``planned`` makes a plan from
+    offers and the names of images whose shared result counts. ``look`` asks the registry about images by name.
+    ``content_of`` gives the content of an image here."""
 
     def __init__(self, own: Mapping[str, Decision], planned: Planned, look: Look, content_of: ContentOf) -> None:
         self._own, self._planned, self._look, self._content_of = own, planned, look, content_of
@@ -89,8 +89,8 @@ class Agreement:
 
 
 def remembered(own: Mapping[str, Decision], planned: Planned, recall: Look) -> dict[str, Decision]:
-    """The plan by what is recalled of images that are not here, if nothing else is needed to know that what stands on
-    them is; else nothing: about what is to be built or brought the registry itself is asked."""
+    """The plan by what earlier runs knew of images that are not here, if the images built on them are here; else an
+    empty plan. Before anything is built or pulled, the registry itself is asked."""
     offers = recall([name for name in _doing(Action.BUILD, own) if own[name].local_image is None])
     decided = planned(offers, ()) if offers else {}
     here = _doing(Action.FRESH, decided) | _doing(Action.RETAG, decided)

@@ -35,8 +35,8 @@ def problem(inputs: ImageInputs, engine: str, *, dedicated: bool, containerd: bo
 
 
 def index_of(inputs: ImageInputs, local_image: LocalImage, results: Path, *, containerd: bool) -> str:
-    """The digest of the index of which the engine's image ``local_image`` is a part, where all its platforms are here
-    and were made as that one was; "" where they are not. ``results`` is the folder of the layouts."""
+    """The digest of the index that the engine's image ``local_image`` is part of, if all its platforms are here and
+    were made in the same way; else "". ``results`` is the folder of the layouts."""
     if containerd:
         # A single manifest is not whole. Engines before API 1.48 do not tell, and hold under an index what they loaded.
         return "" if local_image.fixed else local_image.id

@@ -104,7 +104,7 @@ def test_kubernetes(root: Path) -> None:
     ("given", "words"),
     [
         (settings("remote"), "needs BUILDER_ENDPOINTS"),
-        (settings("remote", builder_endpoints=("host:1234",)), "is no address of a BuildKit"),
+        (settings("remote", builder_endpoints=("host:1234",)), "is not an address of BuildKit"),
         (settings("remote", builder_endpoints=("tcp://a:1;arm64",)), "platforms such as linux/arm64"),
         (
             settings("remote", builder_endpoints=("tcp://a:1",), builder_certs="/nowhere"),

@@ -134,7 +134,7 @@ class TestStages:
 
     def test_mistakes_are_told_with_their_line(self):
         assert trouble(self.TEXT, target="tow") == "Dockerfile:1: there is no stage 'tow' (did you mean 'two'?)"
-        assert trouble("FROM scratch\nCOPY --from=1 a b").startswith("Dockerfile:2: --from=1 is no earlier stage")
+        assert trouble("FROM scratch\nCOPY --from=1 a b").startswith("Dockerfile:2: --from=1 is not an earlier stage")
         assert "Dockerfile:2: stage 'b' is used before it is defined" in trouble(
             "FROM scratch AS a\nCOPY --from=b x y\nFROM scratch AS b\nCOPY --from=a x y"
         )

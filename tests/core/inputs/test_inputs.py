@@ -183,7 +183,7 @@ def test_modes_of_parents_count_only_with_the_flag(root):
         ("lost", "", "(the link 'lost' points to 'nowhere')"),
         ("los*", "", "(the link 'lost' points to 'nowhere')"),
         ("loop", "", "points to 'loop')"),
-        ("a.txt/x", "", "('a.txt' is no folder)"),
+        ("a.txt/x", "", "('a.txt' is not a folder)"),
     ],
 )
 def test_a_source_that_is_not_there_is_explained(root, source, ignore, said):
