@@ -96,6 +96,7 @@ def test_services() -> None:
                 "develop": {"watch": [{"action": "sync", "path": "/p/a", "target": "/a", "ignore": ["*.md"]}]},
             },
             "many": {"image": "y", "deploy": {"replicas": 3}},
+            "provided": {"provider": {"type": "somebody"}},
         },
         "volumes": {"data": {"name": "p_data"}},
     }
@@ -111,6 +112,7 @@ def test_services() -> None:
         (Sync("sync", Path("/p/a"), "/a", ("*.md",)),),
     )
     assert (found["many"].replicas, found["many"].builds) == (3, False)
+    assert found["provided"].replicas == 0, "it has no container here"
     assert "seemingly-secret" not in repr(found)
 
 

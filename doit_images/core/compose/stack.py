@@ -63,7 +63,8 @@ class Sync:
 class Service:
     """A service as Compose resolved it.
 
-    ``replicas`` is how many containers it has when the stack is up (0 for an image that others build on),
+    ``replicas`` is how many containers it has when the stack is up (0 for an image that others build on, or if a
+    ``provider`` runs it),
     ``builds`` whether it has a ``build:`` section, ``volumes`` where the engine's name of each named volume is mounted,
     ``ports`` the ports of the container that are published. ``context`` and ``dockerfile`` are those of the build,
     absolute, where they are on this machine.
@@ -224,7 +225,7 @@ def services_of(config: Mapping[str, Any]) -> dict[str, Service]:
 
 
 def _service(name: str, declared: Mapping[str, Any], project: str, volumes: Mapping[str, str]) -> Service:
-    replicas = declared.get("scale")
+    replicas = 0 if declared.get("provider") else declared.get("scale")
     if replicas is None:
         replicas = (declared.get("deploy") or {}).get("replicas")
     build = declared.get("build") or {}
