@@ -238,8 +238,6 @@ def test_edits_of_what_a_part_does_not_need_are_none_of_its_business(stack: Stac
 
 @pytest.mark.all
 def test_a_service_that_a_provider_runs_has_no_container_to_wait_for(stack: Stack, tmp_path: Path) -> None:
-    if "DOCKER_CONFIG" not in stack.environ:
-        return  # Compose 2.26 knows no `provider`, and says so itself
     provider = tmp_path / "bin" / "lends-a-store"
     provider.parent.mkdir()
     provider.write_text('#!/bin/sh\necho \'{"type": "setenv", "message": "URL=lent"}\'\n')
@@ -249,6 +247,8 @@ def test_a_service_that_a_provider_runs_has_no_container_to_wait_for(stack: Stac
     (stack.folder / "lent.yml").write_text(f"name: {stack.prefix}\nservices: {services}\n")
     given = {"COMPOSE_FILE": str(stack.folder / "lent.yml"), "PATH": f"{provider.parent}:{os.environ['PATH']}"}
     done = stack.doit("up_optimized", **given)
+    if "DOCKER_CONFIG" not in stack.environ and "property provider is not allowed" in done.stderr:
+        return  # this machine's Compose is as old as 2.26, which refuses it in a sentence
     assert done.returncode == 0, done.stderr
     done = stack.doit("exec", "lent", "env", **given)
     assert "STORE_URL=lent" in done.stdout.splitlines(), done.stderr
