@@ -30,7 +30,7 @@ from tests.waiting import patience, until
 PROJECT = {
     "compose.yml": """
         name: PREFIX
-        x-small: &small {init: true, stop_grace_period: 0s}
+        x-small: &small {init: true, stop_grace_period: 1s, tmpfs: [/tmp]}
         services:
           base: {image: PREFIX/base, scale: 0, build: {context: base}}
           db:
@@ -38,7 +38,7 @@ PROJECT = {
             image: tst-busybox:1
             command: [sleep, "1000"]
             volumes: ["data:/data"]
-            healthcheck: {test: "true", interval: 1s, start_interval: 100ms, start_period: 10s}
+            healthcheck: {test: "true", interval: 1s, start_period: 60s}
           web:
             <<: *small
             image: PREFIX/web
