@@ -119,7 +119,7 @@ class Compose:
         variables = self.directory / ".env"
         if variables.exists() and not variables.is_file():  # Compose would wait for whoever writes into a pipe
             raise UserError("this is not a file", where=str(variables))
-        return self._answer(self.argv("config", "--format", "json"))
+        return self._answer(self.argv(*options, "config", "--format", "json", *self.only))
 
     def values(self, names: Iterable[str]) -> dict[str, str]:
         """What this environment and Compose's env files set these variables to, as Compose reads them; without those

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from doit_images.core.base.errors import UserError
 from doit_images.core.engine import plugins
 from tests.conftest import needs_docker_command
 
@@ -81,12 +82,16 @@ def test_over_a_network_the_docker_command_decides_about_tls() -> None:
     assert plugins.direct(BUILD, environ) == BUILD
 
 
-def test_the_plugin_alone_says_what_the_docker_command_says(configure: Configure) -> None:
+def test_the_plugin_alone_says_what_the_docker_command_says() -> None:
     argv = ["docker", "buildx", "build", "--file", "/not/there", "/tmp"]
-    for environ in (dict(os.environ), configure({"currentContext": "not-there"})):
-        said = [
-            subprocess.run(command, env=environ, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-            for command in (argv, plugins.direct(argv, environ))
-        ]
-        assert said[0].returncode == said[1].returncode != 0
-        assert said[0].stderr.splitlines()[-1] == said[1].stderr.splitlines()[-1]
+    said = [
+        subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+        for command in (argv, plugins.direct(argv, os.environ))
+    ]
+    assert said[0].returncode == said[1].returncode != 0
+    assert said[0].stderr.splitlines()[-1] == said[1].stderr.splitlines()[-1]
+
+
+def test_a_context_that_is_not_there_is_not_the_default_one(configure: Configure) -> None:
+    with pytest.raises(UserError, match="there is no Docker context 'not-there'"):
+        plugins.direct(BUILD, configure({"currentContext": "not-there"}))
