@@ -39,7 +39,7 @@ def _ways() -> Iterator[object]:
         yield pytest.param(number, whom, time_of_it, marks=[] if usual else pytest.mark.all)
 
 
-@pytest.mark.parametrize(("number", "whom", "time_of_it"), _ways())
+@pytest.mark.parametrize(("number", "whom", "time_of_it"), list(_ways()))
 def test_a_run_is_killed(built: Project, rounds: Rounds, number: signal.Signals, whom: str, time_of_it: str) -> None:
     rounds.chance.seed(f"{rounds.seed} {number} {whom} {time_of_it}")
     for count in rounds.of(1, 200):

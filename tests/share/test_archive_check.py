@@ -133,7 +133,7 @@ FORGED: dict[str, tuple[Callable[[], Members], str]] = {
     "a tag that takes the place of a name": (
         lambda: changed("index.json", lambda it: it["manifests"][0]["annotations"].update(
             {"org.opencontainers.image.ref.name": "python:3"})), "python:3, which was not exported"),
-    "no name": (lambda: changed("index.json", lambda it: it["manifests"][0].pop("annotations")), "no archive"),
+    "no name": (lambda: changed("index.json", lambda it: it["manifests"][0].pop("annotations")), "not an archive"),
     "a name in the oldest place": (
         lambda: {**old(), "repositories": dumped({"python": {"3": "1" * 64}})}, "python:3, which was not exported"),
     "another fingerprint": (lambda: new(fingerprint="cd" * 32), "not made of that fingerprint"),
@@ -142,15 +142,15 @@ FORGED: dict[str, tuple[Callable[[], Members], str]] = {
     "nothing of it": (lambda: {**new(), "manifest.json": b"[]", "index.json": b'{"manifests": []}'}, "does not hold"),
     "a changed blob": (lambda: {name: b"x" if content == b"layer" else content for name, content in new().items()},
                        "is not what its name says"),
-    "a file of the host": (lambda: {**new(), "../../etc/passwd": b""}, "no part of an image"),
-    "an absolute name": (lambda: {**new(), "/etc/passwd": b""}, "no part of an image"),
-    "a second spelling": (lambda: {**new(), "./manifest.json": b"[]"}, "no part of an image"),
-    "a link out of it": (lambda: with_link("/etc/passwd"), "no part of an image"),
-    "a link up": (lambda: with_link("../../../etc/passwd"), "no part of an image"),
-    "a device": (device, "no part of an image"),
-    "no JSON": (lambda: {**new(), "manifest.json": b"<html>"}, "no archive of images"),
-    "deep JSON": (lambda: {**new(), "manifest.json": b"[" * 99999}, "no archive of images"),
-    "something else": (lambda: {**new(), "manifest.json": b'{"a": 1}'}, "no archive of images"),
+    "a file of the host": (lambda: {**new(), "../../etc/passwd": b""}, "not part of an image"),
+    "an absolute name": (lambda: {**new(), "/etc/passwd": b""}, "not part of an image"),
+    "a second spelling": (lambda: {**new(), "./manifest.json": b"[]"}, "not part of an image"),
+    "a link out of it": (lambda: with_link("/etc/passwd"), "not part of an image"),
+    "a link up": (lambda: with_link("../../../etc/passwd"), "not part of an image"),
+    "a device": (device, "not part of an image"),
+    "no JSON": (lambda: {**new(), "manifest.json": b"<html>"}, "not an archive of images"),
+    "deep JSON": (lambda: {**new(), "manifest.json": b"[" * 99999}, "not an archive of images"),
+    "something else": (lambda: {**new(), "manifest.json": b'{"a": 1}'}, "not an archive of images"),
     "no manifest": (lambda: {"oci-layout": b"{}"}, "it lacks manifest.json"),
 }  # fmt: skip
 
