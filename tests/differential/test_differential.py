@@ -139,9 +139,6 @@ def needless(case: Case, mutation: Mutation) -> bool:
     return case.name == "folder context as a stage"  # 4: a folder that takes a stage's place counts as a whole
 
 
-Said = tuple[Mutation, Decision]
-
-
 class Asked:
     """All cases as images of one project, built once; what ``plan`` said of each after each mutation of its context."""
 
@@ -155,7 +152,7 @@ class Asked:
         lab.build()
         self.engine = Still()
         assert {one.action for one in self._plan().values()} == {"fresh"}
-        self.answers: dict[str, list[Said]] = {case.name: [] for case in known}
+        self.answers: dict[str, list[tuple[Mutation, Decision]]] = {case.name: [] for case in known}
         mutations = {name: list(all_of(one.first)) for name, one in self.benches.items()}
         for some in itertools.zip_longest(*mutations.values()):
             self._ask({name: one for name, one in zip(mutations, some, strict=True) if one})
@@ -173,7 +170,7 @@ class Asked:
         for name, mutation in mutations.items():
             bench = self.benches[name]
             self.answers[bench.case.name].append((mutation, plan[name]))
-            _restore(bench.first, bench.pristine, mutation.path)
+            _restore(bench.first, bench.pristine)
 
     def idle(self, changes: Mapping[str, Sequence[Sequence[Mutation]]]) -> dict[str, list[bool]]:
         """After each of these changes of each case: does BuildKit find every step in its cache?"""
@@ -198,22 +195,19 @@ def _lacks(need: str, folder: Path) -> bool:
     return answer.failed if need == cases.EXEC_AND_MORE else "unknown flag" in answer.said
 
 
-def _restore(place: Path, pristine: Path, mutated: str) -> None:
-    """Put back what a mutation of this path changed, and nothing else: what is as it was need not be read again."""
-    below = [mutated, *(f"{mutated}/{path}" for path in (paths(pristine / mutated) if mutated else []))]
-    made = (f"{mutated}.moved", f"{mutated or '.'}/added", f"{mutated or '.'}/added.txt")
-    for path in (place / name for name in (*below, *made)):
-        if os.path.lexists(path) and _looks(path) != _looks(pristine / path.relative_to(place)):
+def _restore(place: Path, pristine: Path) -> None:
+    """Put back what a mutation changed, and nothing else: what is as it was need not be read again."""
+    for path in map(place.joinpath, paths(place)):
+        twin = pristine / path.relative_to(place)
+        if os.path.lexists(path) and _looks(path) != _looks(twin):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    for path in map(pristine.joinpath, below):
+    for path in map(pristine.joinpath, paths(pristine)):
         twin = place / path.relative_to(pristine)
         if path.is_dir() and not path.is_symlink():
             twin.mkdir(exist_ok=True)
             shutil.copystat(path, twin)
         elif not os.path.lexists(twin):
             shutil.copy2(path, twin, follow_symlinks=False)
-    for folder in Path(mutated).parents:
-        shutil.copystat(pristine / folder, place / folder)
 
 
 def _looks(path: Path) -> object:
@@ -289,7 +283,7 @@ def test_a_mutation_that_is_fresh_to_the_plan_is_nothing_to_buildkit(
 @dataclass(frozen=True)
 class Loud:
     """Of each case: the mutations after which the plan builds, those after which it says broken, and of the former
-    those that are nothing to BuildKit; one of each of three kinds, or all the ``others``."""
+    those that are nothing to BuildKit; one of each kind, or all the ``others``."""
 
     others: bool
     loud: dict[str, list[Mutation]]
@@ -297,20 +291,14 @@ class Loud:
     extra: dict[str, list[Mutation]]
 
 
-# Which mutations matter is asked of BuildKit one by one: of three kinds, other ones for each case, one always, and the
-# others with `--all`.
+# Which mutations matter is asked of BuildKit one by one: one of each kind always, and the others with `--all`.
 @pytest.fixture(scope="module", params=[False, pytest.param(True, marks=pytest.mark.all)], ids=["some", "others"])
 def matter(request: pytest.FixtureRequest, asked: Asked) -> Loud:
-    found = {name: _that_matter(said, 3 * number) for number, (name, said) in enumerate(asked.answers.items())}
-    tried, more = ({one.kind for each in found.values() for one, _ in each[which]} for which in (0, 1))
-    assert tried >= more, "of some kind none is tried"
-    loud, broken = (
-        {name: [one for one, said in each[request.param] if said.action == wished] for name, each in found.items()}
-        for wished in ("build", "broken")
-    )
+    found = {name: _that_matter(answers, request.param) for name, answers in asked.answers.items()}
+    loud = {name: mutations for name, (mutations, _) in found.items()}
     idle = asked.idle({name: [[mutation] for mutation in mutations] for name, mutations in loud.items()})
     extra = {name: [*itertools.compress(mutations, idle[name])] for name, mutations in loud.items()}
-    return Loud(request.param, loud, broken, extra)
+    return Loud(request.param, loud, {name: mutations for name, (_, mutations) in found.items()}, extra)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -327,20 +315,21 @@ def test_a_mutation_that_is_stale_to_the_plan_is_work_for_buildkit(
     assert not [str(mutation) for mutation in matter.extra[case.name] if not needless(case, mutation)]
 
 
-def _that_matter(answers: Sequence[Said], first: int) -> tuple[list[Said], list[Said]]:
-    """The mutations after which the plan does not say ``fresh``, one for each result: of three kinds, from this one on,
-    the first of each; and all the others."""
-    found: dict[tuple[str, str], list[Said]] = {}
+def _that_matter(answers: Sequence[tuple[Mutation, Decision]], others: bool) -> tuple[list[Mutation], list[Mutation]]:
+    """The mutations after which the plan builds, one for each result, and those after which it says broken: the first
+    of each kind, or all the others."""
+    kinds: set[tuple[str, str]] = set()
+    found: dict[str, list[Mutation]] = {"build": [], "broken": []}
     known: set[str] = set()
     for mutation, decision in answers:
         if decision.action == "fresh" or (decision.action == "build" and decision.inputs.fingerprint in known):
             continue
         known.add(decision.inputs.fingerprint)
-        found.setdefault((decision.action, mutation.kind), []).append((mutation, decision))
-    kinds = [found[kind] for kind in sorted(found)]
-    kinds = [*kinds[first % len(kinds) :], *kinds[: first % len(kinds)]]
-    some = [each[0] for each in kinds[:3]]
-    return some, [one for each in kinds for one in each if one not in some]
+        kind = mutation.kind, str(decision.action)
+        if (kind in kinds) == others:
+            found[decision.action].append(mutation)
+        kinds.add(kind)
+    return found["build"], found["broken"]
 
 
 def _works(answer: buildkit.Answer) -> bool:
@@ -408,8 +397,7 @@ def test_unusual_entries(tmp_path):
     assert {name: found[name] != found["first"] for name in expected} == expected
 
 
-@pytest.mark.parametrize("count", [20, pytest.param(45, marks=pytest.mark.all)])
-def test_a_context_that_changes_in_place(tmp_path, count):
+def test_a_context_that_changes_in_place(tmp_path):
     """As people work: one folder, one change after the other, one memory of hashes all along."""
     case = next(case for case in CASES if case.name == "everything but")
     bench = Bench(case, tmp_path)
@@ -417,7 +405,7 @@ def test_a_context_that_changes_in_place(tmp_path, count):
     before = bench.ours(bench.first, store)
     buildkit.ask(bench.question(bench.first))
     idle = 0
-    for mutation in sorted(all_of(bench.first), key=lambda m: hashlib.sha256(str(m).encode()).digest())[:count]:
+    for mutation in sorted(all_of(bench.first), key=lambda m: hashlib.sha256(str(m).encode()).digest())[:45]:
         with contextlib.suppress(FileNotFoundError, FileExistsError, NotADirectoryError):
             mutation.apply(bench.first)
         after = bench.ours(bench.first, store)
