@@ -31,7 +31,7 @@ _COPIES = ("COPY", "ADD")
 @dataclass
 class Cost:
     """What one line cost: in how many of the ``commits`` it would have ``run``, and of these how often needlessly;
-    ``because`` counts the lines that made it run, its own and 0 for a parent image included, ``needless_because`` those
+    ``because`` counts the lines that made it run, its own and that of its ``FROM`` included, ``needless_because`` those
     of needless runs, and ``paths`` the changed files that did. ``seconds`` is how long one run takes, None where the
     history does not know."""
 
@@ -89,11 +89,11 @@ def costs(copy: WorkingCopy, commits: int) -> tuple[list[Cost], int]:
                 if commit == listed[-1]:
                     raise
                 continue
-            before = states[-1] if states else {}
-            states.append({name: _met(each, before.get(name), built, look.root) for name, each in images.items()})
-            states[-2:-1] = (
-                [{name: replace(one, steps=_light(one.steps)) for name, one in before.items()}] if before else []
-            )
+            before = states.pop() if states else None
+            now = {name: _met(each, (before or {}).get(name), built, look.root) for name, each in images.items()}
+            if before is not None:
+                states.append({name: replace(one, steps=_light(one.steps)) for name, one in before.items()})
+            states.append(now)
     found = [cost for name in states[-1] for cost in _summed(name, states)]
     return found, len(states) - 1
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from doit_images.core.base.references import familiar
 from doit_images.core.inputs import dockerfile, syntax
 from doit_images.core.inputs.image_inputs import ImageInputs
-from doit_images.core.inputs.instructions import Instruction, is_heredoc, mount, parse
+from doit_images.core.inputs.instructions import Instruction, mount, parse
 from doit_images.core.inputs.reads import Copy
 from doit_images.core.inputs.selection import Selection
 from doit_images.core.inputs.stages import Stage, Stages
@@ -97,9 +97,8 @@ class _Reading:
     def _sources(self, stage: Stage, each: Instruction) -> Iterator[Stage]:
         """The earlier stages from which an instruction takes something; a name with a variable may mean each."""
         names = [each.flag("from")] if each.name in ("COPY", "ADD") else []
-        for text in each.flags.get("mount", ()):
-            names.append(mount(text, self.stages.script.escape, {}, self.where).origin if "from=" in text else "")
-            names[-1] = "$" if "$" in text and "from=" in text else names[-1]
+        for text in (text for text in each.flags.get("mount", ()) if "from=" in text):
+            names.append("$" if "$" in text else mount(text, self.stages.script.escape, {}, self.where).origin)
         for name in filter(None, names):
             if "$" in name:
                 yield from self.stages.all[: stage.number]
@@ -110,19 +109,17 @@ class _Reading:
 
     def _stage(self, stage: Stage) -> None:
         number = 0 if stage.parent or stage.base == "scratch" else 1
-        counted = [each for each in stage.commands if each.name in _NUMBERED and not each.trigger]
-        total = number + len(counted)
+        commands = [each for each in stage.commands if not each.trigger]
+        total = number + sum(each.name in _NUMBERED for each in commands)
         parent = stage.parent.number if stage.parent and not stage.context else -1
         above, settings = self.last.get(parent, ()), self.settings.get(parent, ())
         if parent < 0:
             above = (self._add(stage, (stage.line, "FROM", 0, 0), (), self._base(stage)),)
-        for each in stage.commands:
-            if each.trigger or each.name not in (*_NUMBERED, *_SETTINGS):
-                continue
+        for each in commands:
             if each.name in _SETTINGS:
                 needs = self._needed(each, settings)
                 settings = (*settings, self._add(stage, (each.line, each.name, 0, 0), needs, self._said(each)))
-            if each not in counted:
+            if each.name not in _NUMBERED:
                 continue
             number += 1
             alone = each.name in ("COPY", "ADD") and each.is_set("link")
@@ -153,8 +150,8 @@ class _Reading:
 
     def _said(self, each: Instruction) -> str:
         values = [self.args.get(word.partition("=")[0]) for word in each.words] if each.name == "ARG" else []
-        inline = self.texts[each.line] if any(map(is_heredoc, each.words)) or "<<" in self.texts[each.line] else ""
-        return repr((each.name, each.words, sorted(each.flags.items()), each.trigger, values, inline))
+        inline = self.texts[each.line] if "<<" in self.texts[each.line] else ""  # words lack what a heredoc holds
+        return repr((each.name, each.words, sorted(each.flags.items()), values, inline))
 
     def _add(self, stage: Stage, place: tuple[int, str, int, int], after: tuple[int, ...], said: str) -> int:
         line, name, number, total = place

@@ -36,10 +36,9 @@ def show(run: Run, words: Sequence[str], commits: str, *, as_json: bool) -> None
     wanted = [run.project.image(word).name for word in words] or list(run.project.images)
     found, looked = replay.costs(WorkingCopy(run.files, run.environ, run.common), int(commits or COMMITS))
     chosen = [cost for cost in found if cost.image in wanted]
-    for name in wanted:
-        builds = [build for build in run.history.recent(name, _BUILDS) if build.status == Status.DONE]
-        for cost in chosen:
-            cost.seconds = seconds_of(cost.step, builds) if cost.image == name else cost.seconds
+    builds = {name: [one for one in run.history.recent(name, _BUILDS) if one.status == Status.DONE] for name in wanted}
+    for cost in chosen:
+        cost.seconds = seconds_of(cost.step, builds[cost.image])
     chosen.sort(key=lambda cost: (-cost.saving, -cost.needless, -cost.runs * (cost.seconds or 0), -cost.runs))
     where = {image.name: _file(image.dockerfile, run.files[0].parent) for image in run.project.images.values()}
     if as_json:

@@ -138,6 +138,14 @@ def test_a_parent_image_and_commits_that_cannot_be_read(history: History) -> Non
     assert {cost.commits for cost in costs(copy, 1)[0]} == {1}
 
 
+def test_a_commit_without_images_counts(tmp_path: Path) -> None:
+    history = History(tmp_path / "project")
+    history.commit({"compose.yml": "services: {db: {image: db}}\n"})
+    history.commit(FILES)
+    history.commit({"app.py": "2\n"})
+    assert {cost.commits for cost in found(history).values()} == {2}
+
+
 def test_no_repository(tmp_path: Path) -> None:
     (tmp_path / "compose.yml").write_text(COMPOSE)
     with pytest.raises(UserError, match="git reads no repository here"):
