@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.parsed import parsed
+
 ROOT = Path(__file__).resolve().parent.parent
 
 OURS = ("doit_images", "tasks", "benchmarks")
@@ -29,7 +31,7 @@ _NAMED = re.compile(r"(doit_images|tasks|benchmarks)\.[\w.]+:\w+")
 def modules(root: Path, types: bool = True) -> dict[str, set[str]]:
     """Each module, by its dotted name, with those that it imports, for ``types`` alone, too."""
     trees = {
-        ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): ast.parse(path.read_text())
+        ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): parsed(path)
         for folder in OURS
         for path in (root / folder).rglob("*.py")
     }
@@ -126,7 +128,7 @@ def test_no_circle_is_inside_a_part(name: str) -> None:
 def test_the_list_says_of_each_part_what_its_first_line_does() -> None:
     core = ROOT / "doit_images/core"
     folders = [ROOT / "tasks", *(ROOT / "doit_images" / name for name in FLOORS), *core.glob("*/")]
-    said = {one.name: ast.get_docstring(ast.parse((one / "__init__.py").read_text())) or "" for one in folders
+    said = {one.name: ast.get_docstring(parsed(one / "__init__.py")) or "" for one in folders
             if (one / "__init__.py").exists()}  # fmt: skip
     told = {(words := line.split(maxsplit=1))[0]: words[1] for line in fenced("CONTRIBUTING.md", "text")}
     assert told == {name: text.partition("\n")[0].rstrip(".") for name, text in said.items()}

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.parsed import parsed
 
 # Those of the services run inside their images; `e2e` has the limit that its stack was given.
 FILES = [
@@ -36,4 +37,4 @@ def guesses(tree: ast.AST) -> Iterator[int]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_nothing_is_given_so_many_seconds(path: Path) -> None:
-    assert [f"{path}:{line}" for line in guesses(ast.parse(path.read_text()))] == []
+    assert [f"{path}:{line}" for line in guesses(parsed(path))] == []

@@ -124,7 +124,7 @@ class _Work(threading.Thread):
     ) -> None:
         super().__init__(daemon=True)
         self.status = 0
-        self.error: UserError | None = None
+        self.error: Exception | None = None
         self._compose, self._services, self._built, self._output = compose, services, built, output
         self._process: Process | None = None
         self._ended = False
@@ -146,9 +146,7 @@ class _Work(threading.Thread):
         try:
             if self._create() and not self._ended:
                 self._run(start_argv(self._compose))
-        except commands.Stopped:
-            pass
-        except UserError as error:
+        except Exception as error:  # whatever it is, it is raised by who started this thread
             self.error = error
 
     def _create(self) -> bool:

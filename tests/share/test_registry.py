@@ -285,12 +285,12 @@ def drips(where: str) -> Callable[[BaseHTTPRequestHandler], tuple[int, dict[str,
                 {"Location": f"http://{request.headers['Host'].replace('localhost', '127.0.0.1')}/elsewhere"},
                 b"",
             )
-        if where == "headers":
-            request.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
-        else:
-            request.send_response(200)
-            request.end_headers()
         with contextlib.suppress(OSError):
+            if where == "headers":
+                request.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+            else:
+                request.send_response(200)
+                request.end_headers()
             while True:
                 request.wfile.write(b" ")
                 time.sleep(0.02)

@@ -133,9 +133,9 @@ def test_what_people_type_themselves_makes_nothing_anew(pair: Pair) -> None:
 
 def start(one: Checkout, built: dict[str, str], folder: Path) -> None:
     compose = Compose((one.folder / "compose.yml",), one.prefix, dict(os.environ))
-    assert bringup.start(
-        compose, Terms(Events(), WaitLimits(patience(), patience()), folder / "log"), built=built
-    ).healthy
+    log = folder / "log"
+    outcome = bringup.start(compose, Terms(Events(), WaitLimits(patience(), patience()), log), built=built)
+    assert outcome.healthy, log.read_text()
 
 
 def ids(one: Checkout) -> dict[str, str]:

@@ -20,6 +20,7 @@ from tasks import checks, guide
 from tasks.lock import task_lock
 from tasks.stack import task_ci_test
 from tests.conftest import ROOT
+from tests.parsed import parsed
 
 pytestmark = pytest.mark.stack
 
@@ -177,7 +178,7 @@ def test_whatever_needs_more_packages_installs_them_first() -> None:
 def test_all_that_the_tasks_import_is_there(clean: Path) -> None:
     """Also where only a part of a task does that none of the commands above comes by."""
     paths = [*ROOT.glob("doit_images/**/*.py"), *ROOT.glob("tasks/**/*.py")]
-    nodes = [node for path in paths for node in ast.walk(ast.parse(path.read_text()))]
+    nodes = [node for path in paths for node in ast.walk(parsed(path))]
     names = {one.name for node in nodes if isinstance(node, ast.Import) for one in node.names}
     names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
     # What requirements-keyless.txt locks, and what imports it.

@@ -23,6 +23,7 @@ from doit_images.core.base.masking import MASK, masked
 from doit_images.core.base.process import Process
 from doit_images.core.run import Run
 from tests.conftest import ROOT
+from tests.parsed import parsed
 from tests.waiting import comes, patience, until
 
 
@@ -377,7 +378,7 @@ def test_a_run_keeps_its_commands_and_tells_of_them(tmp_path: Path) -> None:
 
 def test_no_other_module_starts_commands() -> None:
     for path in (path for folder in ("doit_images", "tasks", "benchmarks") for path in (ROOT / folder).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert "subprocess" not in names or path.name in ("commands.py", "process.py"), path
