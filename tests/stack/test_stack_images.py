@@ -175,3 +175,6 @@ def test_a_name_that_is_moved_between_build_and_start(
     with pytest.raises(UserError, match=r"^Compose used other images than were built here: .*twin-1"):
         start(first, right, tmp_path)
     assert first.running() == {}, "nothing of the other's was started"
+    monkeypatch.setattr(images, "put_names_right", lambda *_: {}["not foreseen"])
+    with pytest.raises(KeyError, match="not foreseen"):
+        start(first, right, tmp_path)
