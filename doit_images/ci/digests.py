@@ -38,11 +38,13 @@ class PinnedService(NamedTuple):
         return self.reference.partition("@")[2]
 
 
-def pinned(run: Run) -> list[PinnedService]:
-    """The image of every service that has containers. ``UserError`` where Compose or the engine does not answer."""
+def pinned(run: Run, built: Sequence[str] = ()) -> list[PinnedService]:
+    """The image of every service that has containers, or of those that are ``built`` here by these names. ``UserError``
+    where Compose or the engine does not answer, and for a name of none."""
     services = {name: one for name, one in project_of(run).services().items() if one.replicas}
     decisions = run.planner.decisions()
-    ours = {name: decisions[name].inputs for name in services if name in decisions}
+    names = [run.project.image(name).name for name in built] or [*services]
+    ours = {name: decisions[name].inputs for name in names if name in decisions}
     offers = (
         connection.of(run).share.offers(ours, run.local_images.snapshot().platform)
         if run.settings.cache_registry
@@ -51,8 +53,8 @@ def pinned(run: Run) -> list[PinnedService]:
     return [
         _built(run, decisions[name], offers.get(name))
         if name in decisions
-        else _taken(service, run.local_images.snapshot())
-        for name, service in services.items()
+        else _taken(services[name], run.local_images.snapshot())
+        for name in names
     ]
 
 

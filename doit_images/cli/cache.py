@@ -49,6 +49,16 @@ def task_cache_import() -> Task:
     return quiet("doit_images.share.archive:import_from", _MOUNTS, words="folders")
 
 
+def task_publish() -> Task:
+    """Give tested images the names that people use: [IMAGE …] --tag TAG … [--registry R] [--dry-run]"""
+    tag = option("tag", [], "v1.2.3, latest, or from git: @describe, @branch, @sha; any number of times")
+    registry = option("registry", "", "to this one, not where the Compose file says")
+    move = option("move", False, "also a version that means another image already")
+    dirty = option("dirty", False, "also from a working tree that is not as the commit has it")
+    dry_run = option("dry-run", False, "only print what would be published")
+    return quiet("doit_images.ui.release_view:publish", tag, registry, move, dirty, dry_run, JSON, words="images")
+
+
 def task_share_key() -> Task:
     """Make the key that signs what this machine shares, and list it, or an identity: NAME [FILE] [--days N]"""
     days = option("days", 365, "how long the key counts")

@@ -51,7 +51,12 @@ def kept(registry: Registry, path: str) -> dict[str, str]:
 
 
 def release(registry: Registry, path: str, lock: str) -> None:
-    """Let a repository have no such lock any more, and all else as it is. Raises ``Unavailable``.
+    """Let a repository have no such lock any more, and all else as it is. Raises ``Unavailable``."""
+    remove(registry, path, f"{_KEEP}{lock}")
+
+
+def remove(registry: Registry, path: str, tag: str) -> None:
+    """Let a repository have no such tag any more, and all else as it is. Raises ``Unavailable``.
 
     Few registries let a tag alone be deleted, and some then delete what it names. So the tag is moved to a manifest of
     nothing, which goes with all of its tags; a registry that deletes nothing keeps that."""
@@ -60,8 +65,8 @@ def release(registry: Registry, path: str, lock: str) -> None:
         "mediaType": oci.MANIFEST,
         "config": referrers.give_blob(registry, path, referrers.EMPTY, b"{}"),
         "layers": [],
-        "annotations": {"doit-images.released": lock},
+        "annotations": {"doit-images.released": tag},
     }
     text = json.dumps(manifest).encode()
-    registry.give_manifest(path, f"{_KEEP}{lock}", oci.MANIFEST, text)
+    registry.give_manifest(path, tag, oci.MANIFEST, text)
     registry.delete_manifest(path, digest_of(text))

@@ -43,13 +43,20 @@ def attach(registry: Registry, path: str, digest: str, attachment: Attachment) -
         "subject": {"mediaType": media_type_of(json.loads(subject)), "digest": digest, "size": len(subject)},
         "annotations": dict(attachment.annotations),
     }
-    text = json.dumps(manifest, sort_keys=True).encode()
-    own = descriptor(MANIFEST, text)
+    return give(registry, path, json.dumps(manifest, sort_keys=True).encode())
+
+
+def give(registry: Registry, path: str, text: bytes) -> str:
+    """Let a repository hold the manifest of something attached, whose parts it has, and list it; its digest. Raises as
+    ``attach``."""
+    manifest = json.loads(text)
+    own, digest, kind = descriptor(MANIFEST, text), manifest["subject"]["digest"], manifest.get("artifactType", "")
     says_so = registry.give_manifest(path, own["digest"], MANIFEST, text)
     # Some say that they list it, and do not.
-    there = listed(_by_itself(registry, path, digest, attachment.kind)) if says_so else []
+    there = listed(_by_itself(registry, path, digest, kind)) if says_so else []
     if own["digest"] not in [each.get("digest") for each in there]:
-        _list(registry, path, digest, own | {"artifactType": attachment.kind, "annotations": manifest["annotations"]})
+        notes = manifest.get("annotations") or {}
+        _list(registry, path, digest, own | {"artifactType": kind, "annotations": notes})
     return str(own["digest"])
 
 

@@ -181,13 +181,25 @@ class Registry:
         finally:
             partial.unlink(missing_ok=True)
 
+    def has_blob(self, path: str, digest: str, beside: str = "") -> bool:
+        """Whether the registry has this blob in a repository, or takes it from the one ``beside`` it, where it does
+        that. Raises ``Unavailable``."""
+        repository = self.client.repository(path)
+        with self.client.looking():
+            if self.client.send("HEAD", f"/v2/{repository}/blobs/{digest}", repository).status == 200:
+                return True
+            if not beside:
+                return False
+            query = urlencode({"mount": digest, "from": self.client.repository(beside)})
+            return self.client.send("POST", f"/v2/{repository}/blobs/uploads/?{query}", repository).status == 201
+
     def give_blob(self, path: str, digest: str, content: bytes | Path) -> None:
         """Let the registry hold these bytes, or the file, as the blob with this digest. Raises ``Unavailable``;
         ``OSError`` where the file cannot be read."""
         repository = self.client.repository(path)
         size = len(content) if isinstance(content, bytes) else content.stat().st_size
         with limited(_MOVE_SECONDS + size / _SLOWEST), self.client.looking():
-            if self.client.send("HEAD", f"/v2/{repository}/blobs/{digest}", repository).status == 200:
+            if self.has_blob(path, digest):
                 return
             answer = self.client.send("POST", f"/v2/{repository}/blobs/uploads/", repository)
             self.client.require(answer, 202)

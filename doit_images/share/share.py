@@ -75,7 +75,7 @@ class Share:
         """Its client."""
         from doit_images.share.registry import Registry  # builds without a registry need none
 
-        registry = Registry(self.address, insecure=_insecure)
+        registry = Registry(self.address, insecure=insecure)
         registry.client.patience = self.patience
         if self.memory:
             registry.known.update(self.memory.digests())
@@ -375,7 +375,8 @@ def of(
     return share
 
 
-def _insecure(host: str) -> bool:
+def insecure(host: str) -> bool:
+    """Whether the engine takes a registry elsewhere without TLS, or with any certificate."""
     try:
         return reaching.insecure(host, Engine().info())
     except UserError:  # that the engine does not answer is told by whoever needs it

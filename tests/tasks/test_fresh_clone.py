@@ -73,6 +73,7 @@ ELSEWHERE = {
     "cache_export": "test_cache.py",
     "cache_import": "test_cache.py",
     "share_key": "test_trust.py",
+    "publish": "test_release.py",
     "deps_update": "test_deps.py",
     "sbom": "test_sbom.py",
     "provenance": "test_sbom.py",
