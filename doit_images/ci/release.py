@@ -11,7 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
+from doit_images.ci import release_parts
 from doit_images.ci.digests import complete, pinned
+from doit_images.ci.release_parts import Parts
 from doit_images.ci.testing import planned
 from doit_images.ci.testing.planned import PlannedState
 from doit_images.core.base import oci
@@ -25,40 +27,45 @@ from doit_images.share.registry import Registry
 
 
 class Release(NamedTuple):
-    """An image, by the name of its service, the digest by which the shared registry holds it, and from where to where
-    it goes."""
+    """An image, by the name of its service, the digest by which the shared registry holds it, from where to where it
+    goes, and what it is joined from."""
 
     service: str
     digest: str
     source: Place
     target: Place
+    parts: Parts | None = None
 
 
 def releases(run: Run, images: Sequence[str], to: str) -> list[Release]:
     """What is to be published: these images, or those of all services that have containers; ``to`` this registry, or
     where the Compose file says (""). ``UserError`` where one is not shared, or did not pass its tests."""
     found = [one for one in pinned(run, images) if one.fingerprint]
-    if not complete(found):
+    joined = release_parts.of(run, [one.service for one in found if not one.reference])
+    if not complete([one for one in found if one.service not in joined]) and not joined:
         raise UserError("none of these services has an image that is built here", remedy="doit images")
-    _passed(run, {one.service for one in found})
+    _passed(run, run, {one.service for one in found} - joined.keys())
+    if joined:
+        _passed(run, release_parts.run_here(run), {*joined})
     shared = connection.of(run).share.registry
     registries, chosen = {shared.address: shared}, dict[Place, Release]()
     for one in found:
-        path = path_of(one.image)
+        path, parts = path_of(one.image), joined.get(one.service)
         address = to.rstrip("/") or repository(one.image).removesuffix(path).rstrip("/") or shared.address
         there = registries.setdefault(address, Registry(address, insecure=share.insecure))
-        release = Release(one.service, one.digest, Place(shared, path), Place(there, path))
+        digest = parts.digest if parts else one.digest
+        release = Release(one.service, digest, Place(shared, path), Place(there, path), parts)
         other = chosen.setdefault(release.target, release)
-        if other.digest != one.digest:
+        if other.digest != digest:
             raise UserError(f"{other.service} and {one.service} would both be {release.target.name}")
     return [*chosen.values()]
 
 
-def _passed(run: Run, services: set[str]) -> None:
-    """``UserError`` unless all tests of these images passed on just what would be published."""
-    tests = [name for name, test in planned.tests_of(run).items() if test.service in services]
+def _passed(run: Run, there: Run, services: set[str]) -> None:
+    """``UserError`` unless all tests of these images of ``there`` passed on just what would be published."""
+    tests = [name for name, test in planned.tests_of(there).items() if test.service in services]
     due = dict[str, str]()
-    for name, one in planned.plan(run, tests).items():
+    for name, one in planned.plan(there, tests).items():
         if one.state == PlannedState.TEST and not one.test.cache:
             run.events.say(f"{name} cannot be known to have passed on this: {planned.NEVER}")
         elif one.state != PlannedState.PASSED:
@@ -77,6 +84,8 @@ def publish(run: Run, chosen: Sequence[Release], tags: Mapping[str, bool], *, mo
     for one in chosen:
         run.events.say(f"{one.service}: copying {one.digest[:19]} to {one.target.name}")
         with _asking(one.source.registry, one.target.registry):
+            if one.parts:
+                release_parts.join(run, one.source, one.parts)
             texts[one.target] = copy(one.source, one.target, one.digest)
     before = free(chosen, tags, move=move)  # somebody may have published meanwhile
     given = list[tuple[Place, str]]()

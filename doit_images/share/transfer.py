@@ -61,15 +61,20 @@ def _index_pushed(registry: Registry, path: str, layout: Path, digest: str) -> b
 def joined(registry: Registry, path: str, parts: Mapping[str, str]) -> str:
     """Let the repository ``path`` hold images that it has by their digests, one for each platform, as one index; its
     digest. Raises ``Unavailable``, and ``NoImage`` where one of them is not there."""
+    text = index_for(registry, path, parts)
+    registry.give_manifest(path, digest_of(text), oci.INDEX, text)
+    return digest_of(text)
+
+
+def index_for(registry: Registry, path: str, parts: Mapping[str, str]) -> bytes:
+    """The index that these would be, always the same. Raises as ``joined``."""
     manifests = {}
     for platform, digest in sorted(parts.items()):
         image = registry.image(path, digest, platform)
         if image is None or image.platform != platform:
             raise NoImage(f"does not hold the image for {platform}")
         manifests[platform] = registry.raw_manifest(path, image.digest)
-    text = index_of(manifests)
-    registry.give_manifest(path, digest_of(text), oci.INDEX, text)
-    return digest_of(text)
+    return index_of(manifests)
 
 
 def fetch(registry: Registry, path: str, digest: str, layout: Path) -> None:

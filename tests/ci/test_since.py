@@ -29,7 +29,7 @@ from doit_images.core.inputs.ignorefile import IgnoreFile
 from doit_images.core.inputs.resolver import InputResolver
 from doit_images.core.inputs.tree import FileIndex, Tree
 from doit_images.core.inputs.view import View
-from doit_images.ui import plan_at
+from doit_images.ui import ci_jobs
 from tests import forked
 from tests.conftest import ROOT, Lab, examples, needs_docker_command
 
@@ -432,6 +432,37 @@ def test_the_matrix_of_a_commit_needs_no_engine(history: History) -> None:
     assert found["since"] == git(history.folder, "rev-parse", "HEAD~1")
 
 
+@needs_docker_command
+def test_jobs_for_several_platforms_are_run_by_machines_of_each_kind(
+    history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for images whose Compose file says for which they are: these stay together."""
+    declared = yaml.safe_load(START["compose.yml"])
+    declared["services"]["job"]["build"] = {"context": "job", "platforms": ["linux/amd64", "linux/arm64"]}
+    history.commit({**START, "compose.yml": json.dumps(declared)})
+    history.commit({"base/f": "2\n", "job/run": "#!/bin/true\n"})
+    monkeypatch.setenv("PLATFORMS", "linux/amd64,linux/arm64")
+    jobs = json.loads(doit(history, "plan", "--at", "HEAD", "--matrix"))["include"]
+    assert [(one["image"], one.get("platform"), one["builds"]) for one in jobs] == [
+        ("job", None, ["job"]),
+        ("web", "linux/amd64", ["base", "web"]),
+        ("web", "linux/arm64", ["base", "web"]),
+    ]
+    pipeline = json.loads(doit(history, "plan", "--at", "HEAD", "--gitlab"))
+    made = [
+        (job.get("tags"), job.get("variables"), [one["IMAGE"] for one in job["parallel"]["matrix"]])
+        for job in pipeline.values()
+    ]
+    assert made == [
+        (None, None, ["job"]),
+        (["linux/amd64"], {"PLATFORMS": "linux/amd64"}, ["web"]),
+        (["linux/arm64"], {"PLATFORMS": "linux/arm64"}, ["web"]),
+    ]
+    monkeypatch.setenv("PLATFORMS", "linux/arm64")
+    jobs = json.loads(doit(history, "plan", "--at", "HEAD", "--matrix"))["include"]
+    assert [(one["image"], one.get("platform")) for one in jobs] == [("job", None), ("web", None)]
+
+
 TESTED = {
     "compose.yml": json.dumps(
         {
@@ -602,7 +633,7 @@ def test_the_step_of_the_workflow_gives_jobs_their_matrix(history: History, tmp_
     write(history.folder, {"doitw": f'#!/bin/sh\ncd {ROOT} && {compose_file} exec {sys.executable} -m doit "$@"\n'})
     said = tmp_path / "output"
     environ = {**os.environ, "GITHUB_OUTPUT": str(said), "GITHUB_STEP_SUMMARY": str(tmp_path / "summary")}
-    environ |= {"GITHUB_ACTION_PATH": str(history.folder), "COMPOSE_FILE": "", "SINCE": "0" * 40}
+    environ |= {"GITHUB_ACTION_PATH": str(history.folder), "COMPOSE_FILE": "", "SINCE": "0" * 40, "PLATFORMS": ""}
     for files, jobs in [({"web/main.py": "2\n"}, ["web"]), ({"README.md": "2\n"}, [])]:
         at = history.commit(files)
         said.write_text("")
@@ -624,7 +655,7 @@ def steps_of(place: str) -> list[dict[str, Any]]:
     """The steps of the job that builds one image."""
     if place == "GitLab":  # it gives the variables of the matrix by itself
         variables = dict.fromkeys(("IMAGE", "BUILDS", "TESTS"))
-        return [{"id": "images", "run": "\n".join(plan_at.script(PLAIN)), "env": variables}]
+        return [{"id": "images", "run": "\n".join(ci_jobs.script(PLAIN)), "env": variables}]
     content = yaml.safe_load((ROOT / place).read_text())
     steps: list[dict[str, Any]] = (content["runs"] if place == "action.yml" else content["jobs"]["build"])["steps"]
     return steps
@@ -636,6 +667,18 @@ echo "$*" >> "$ASKED"
 case $1 in test_image:bad|build:bad) exit 1 ;; esac
 [ "$1" != build_report ] || { mkdir -p .doit-images/p/report; cat "$ASKED" > .doit-images/p/report/report.md; }
 """
+
+
+def test_the_last_job_publishes_under_every_tag(tmp_path: Path) -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/images.yml").read_text())
+    (step,) = [step for step in workflow["jobs"]["publish"]["steps"] if step.get("id") == "publish"]
+    write(tmp_path, {"doitw": DOITW})
+    given = dict.fromkeys(step["env"], "") | {"TAGS": "@sha v1.2.3", "KEY": "secret", "COMPOSE_FILE": ""}
+    environ = {**os.environ, **given, "ASKED": str(tmp_path / "asked"), "RUNNER_TEMP": str(tmp_path)}
+    argv = ["bash", "-euo", "pipefail", "-c", step["run"]]
+    assert subprocess.run(argv, cwd=tmp_path, env=environ, check=False).returncode == 0
+    assert (tmp_path / "asked").read_text() == "publish --registry  --tag @sha --tag v1.2.3\n"
+    assert (tmp_path / "share.key").read_text() == "secret\n"
 
 
 @pytest.mark.parametrize("place", [".github/workflows/images.yml", "action.yml", "GitLab"])

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from doit_images.ci.testing.attempt import Trial, ended, hidden_lines, log_of
 from doit_images.ci.testing.declared import DEFAULT, NONE, ImageTest
 from doit_images.ci.testing.planned import Planned
-from doit_images.core.base import commands, files, leftovers
+from doit_images.core.base import commands, files, leftovers, platforms
 from doit_images.core.base.errors import UserError
 from doit_images.core.building import parents, sending
 from doit_images.core.building.context import as_built
@@ -118,7 +118,8 @@ def _image(run: Run, inputs: ImageInputs) -> Iterator[tuple[str, bool]]:
             sending.contexts(inputs.index, run.common),
             leftovers.folder("test-") as folder,
         ):
-            image = replace(as_built(inputs, folder, run.common), platforms=(run.local_images.snapshot().platform,))
+            platform = platforms.held(inputs.platforms, run.local_images.snapshot().platform)
+            image = replace(as_built(inputs, folder, run.common), platforms=(platform,))
             env = run.build_environ
             argv = buildx.build_argv(
                 image,

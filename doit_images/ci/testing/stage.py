@@ -99,7 +99,7 @@ def _exported(out: Path, built_for: Sequence[str], engine: str) -> Path:
     """
     if len(built_for) < 2:
         return out
-    return out / (platforms.chosen(built_for, engine) or built_for[0]).replace("/", "_")
+    return out / platforms.held(built_for, engine).replace("/", "_")
 
 
 def _follow(run: Run, argv: Sequence[str], inline: str | None, progress: Progress, file: Path) -> int:

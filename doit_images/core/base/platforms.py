@@ -8,7 +8,7 @@ normal forms do, variant included.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -118,6 +118,15 @@ def chosen(offered: Iterable[str], wanted: str) -> str:
     """
     there = {normalise(platform) for platform in offered}
     return next((platform for platform in serving(wanted) if platform in there), "")
+
+
+def held(built_for: Sequence[str], engine: str) -> str:
+    """The platform of what an engine holds of an image that is built for these; for none said, its own.
+
+    >>> held(["linux/arm64"], "linux/amd64"), held(["linux/arm64", "linux/amd64"], "linux/amd64"), held([], "linux/386")
+    ('linux/arm64', 'linux/amd64', 'linux/386')
+    """
+    return chosen(built_for, engine) or next(iter(built_for), engine)
 
 
 def same(platform: str, other: str) -> bool:

@@ -167,7 +167,7 @@ def import_result(run: Run, decision: Decision, where: BuildTarget, image_id: st
     )
     near = [*map(snapshot.get, (*inputs.parent_tags.values(), inputs.image.ref)), *bases.values()]
     ids = {local_image.id for local_image in near if local_image}
-    platform = platforms.chosen(inputs.platforms, snapshot.platform) or inputs.platforms[0]
+    platform = platforms.held(inputs.platforms, snapshot.platform)
     if run.local_images.containerd_store:
         results = results_folder(run.folder)
         folders = {oci_transfer.folder_of(results, name) for name in (*inputs.parents.values(), *bases)}
