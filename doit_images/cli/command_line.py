@@ -9,14 +9,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any
 
 from doit import cmd_run, control
 from doit.cmdparse import CmdParseError
 from doit.exceptions import InvalidCommand
 from doit.task import Task
 
-from doit_images.cli.options import DRY_RUN, HELP, QUIET, WISHES, builds, general, names, wrong_option
+from doit_images.cli.options import DRY_RUN, EVENTS, HELP, QUIET, WISHES, builds, general, names, take, wrong_option
 from doit_images.cli.part import as_once, narrow
 from doit_images.core.base.errors import nearest
 
@@ -71,8 +70,7 @@ class Control(control.TaskControl):  # type: ignore[misc]
             raise InvalidCommand(wrong_option(task.name, task.params, error)) from None
         finally:
             task.params = own
-        read: Any = task.options
-        WISHES.update(option["name"] for option in (HELP, QUIET, DRY_RUN) if read.pop(option["name"], False))
+        take(task.options)
         if HELP["name"] in WISHES:
             from doit_images.cli import help
 
@@ -111,6 +109,11 @@ def installed() -> bool:
 def is_quiet() -> bool:
     """Whether this command line asks that nothing is said but what fails."""
     return QUIET["name"] in WISHES
+
+
+def tells_events() -> bool:
+    """Whether it asks for what happens, as lines of JSON."""
+    return EVENTS["name"] in WISHES
 
 
 def unknown_task(word: str, tasks: Mapping[str, Task], before: str = "") -> str:

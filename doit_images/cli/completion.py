@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from doit_images import ui
-from doit_images.cli.options import DRY_RUN, QUIET, general, typed
+from doit_images.cli.options import COMMON, general, typed
 from doit_images.cli.process import current
 from doit_images.core.base.errors import UserError
 from doit_images.core.run import Run
@@ -67,7 +67,7 @@ def _offered(tasks: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
             yield "takes", name, taken.lower(), ""
     for command in DoitMain.DOIT_CMDS:
         yield "task", "", command.get_name(), command.doc_purpose
-    for option in (*DoitRun.cmd_options, QUIET, DRY_RUN):
+    for option in (*DoitRun.cmd_options, *COMMON[1:]):
         yield from (("option", "", word, option["help"].partition("\n")[0]) for word in typed(option))
     with contextlib.suppress(UserError):
         yield from (("image", "", name, image.ref) for name, image in current().project.images.items())

@@ -7,7 +7,7 @@ import gc
 import os
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from doit_images.cli import command_line, doit_memory, doit_order, process
 from doit_images.cli.file_checker import FileChecker
@@ -18,9 +18,13 @@ from doit_images.core.base import leftovers, settings
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.events import CommandEnded
 from doit_images.core.base.places import project_folder
+from doit_images.core.building.state import ImageState
 from doit_images.core.compose.project import compose_files
 from doit_images.core.run import Run
-from doit_images.ui.reporter import Reporter
+from doit_images.ui.reporter import Reporter, sentence
+
+if TYPE_CHECKING:
+    from doit_images.ui.event_lines import EventLines
 
 _STATE = ("backend", "dep_file", "codec_cls")
 _OBJECTS = 200_000  # so many more before cycles are looked for
@@ -33,10 +37,28 @@ class _Reporter(Reporter):
         super().__init__(outstream, {**options, "quiet": command_line.is_quiet()}, current())
         self._status = 0
         current().events.listen(self._heard)
+        self._lines: EventLines | None = None
+        if command_line.tells_events():
+            from doit_images.ui.event_lines import EventLines  # most runs tell people alone
+
+            self._lines = EventLines(sys.stdout, process.names())
+            current().events.listen(self._lines.heard)
 
     def _heard(self, event: object) -> None:
         if isinstance(event, CommandEnded):
             self._status = event.status
+
+    def skip_uptodate(self, task: Any) -> None:
+        """A task was fresh."""
+        super().skip_uptodate(task)
+        if self._lines and (image := (task.meta or {}).get("image")):
+            self._lines.write("ended", image=image, state=ImageState.FRESH, bytes=None)
+
+    def add_failure(self, task: Any, fail: Any) -> None:
+        """A task failed, or could not begin because one that it needs failed."""
+        super().add_failure(task, fail)
+        if self._lines:
+            self._lines.write("failed", task=task.name, image=(task.meta or {}).get("image"), text=sentence(fail))
 
     def complete_run(self) -> None:
         """The run is over: with the status of a command that somebody asked for, if that is not 0."""

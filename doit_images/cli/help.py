@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import doit_images
-from doit_images.cli.options import DRY_RUN, QUIET, general, typed
+from doit_images.cli.options import COMMON, general, typed
 from doit_images.cli.process import names
 from doit_images.core.base.formatting import without_usage
 
@@ -39,7 +39,7 @@ def of_all(tasks: Mapping[str, Any], ours: Iterable[str]) -> str:
         lines += ["", title, *(_line(name, without_usage(shown[name].doc)) for name in group)] if group else []
     from doit.cmd_run import opt_always, opt_continue, opt_num_process
 
-    lines += ["", "Options before a task", *map(_option, (opt_num_process, opt_always, opt_continue, QUIET, DRY_RUN))]
+    lines += ["", "Options before a task", *map(_option, (opt_num_process, opt_always, opt_continue, *COMMON[1:]))]
     lines += ["", "Commands of doit: list, info, clean, forget, … (`doit help COMMAND`)"]
     return "\n".join(lines)
 

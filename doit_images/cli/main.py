@@ -54,22 +54,21 @@ class Clear:
 
 
 class Run(Clear, cmd_run.Run):  # type: ignore[misc]
-    """``doit run``, which also takes ``-q`` and ``--dry-run``."""
+    """``doit run``, which also takes ``-q``, ``--dry-run`` and ``--events``."""
 
     name = "run"
-    cmd_options = (*cmd_run.Run.cmd_options, options.QUIET, options.DRY_RUN)
+    cmd_options = (*cmd_run.Run.cmd_options, *options.COMMON[1:])
 
     def execute(self, params: Any, args: list[str]) -> Any:
         """Load the dodo file, and run these tasks."""
-        wishes = {option["name"] for option in (options.QUIET, options.DRY_RUN) if params.pop(option["name"])}
+        options.take(params)
         load = self.loader.load_tasks
 
         def load_ours(**given: Any) -> Any:
-            if wishes and not command_line.installed():
-                raise InvalidCommand("-q and --dry-run are options of dodo files with `doit_images.tasks()`")
+            if options.WISHES and not command_line.installed():
+                raise InvalidCommand("-q, --dry-run and --events are of dodo files with `doit_images.tasks()`")
             return load(**given)
 
-        options.WISHES.update(wishes)
         self.loader.load_tasks = load_ours
         return super().execute(params, args)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from doit.cmd_run import Run
 from doit.cmdparse import CmdParseError
+from doit.exceptions import InvalidCommand
 
 from doit_images.core.base.errors import nearest
 
@@ -27,6 +28,9 @@ HELP = _flag("help", "show this", short="h")
 QUIET = _flag("quiet", "say only what fails", short="q")
 DRY_RUN = _flag("dry-run", "only say what would be built, and why: as `plan` does")
 
+EVENTS = {**_flag("events", "also what happens, as lines on standard output: json"), "type": str, "default": ""}
+COMMON = (HELP, QUIET, DRY_RUN, EVENTS)
+
 WISHES: set[str] = set()
 """Which of these options this command line has, by name."""
 
@@ -34,7 +38,7 @@ WISHES: set[str] = set()
 def general(task: Task, tasks: Mapping[str, Task]) -> Iterator[dict[str, Any]]:
     """The options that a task has besides its own."""
     taken = {option.get(kind) for option in task.params for kind in ("short", "long")}
-    for option in (HELP, QUIET, DRY_RUN) if builds(task, tasks) else (HELP, QUIET):
+    for option in COMMON if builds(task, tasks) else (HELP, QUIET):
         if option["long"] not in taken:
             yield {key: value for key, value in option.items() if key != "short" or value not in taken}
 
@@ -51,6 +55,15 @@ def builds(task: Task, tasks: Mapping[str, Task]) -> bool:
             seen.add(name)
             waiting += tasks[name].task_dep
     return False
+
+
+def take(given: Any) -> None:
+    """Take the options that every task has out of what was given, and keep which these are. Raises doit's
+    ``InvalidCommand``."""
+    values = {option["name"]: given.pop(option["name"], None) for option in COMMON}
+    if values[EVENTS["name"]] not in (None, "", "json"):
+        raise InvalidCommand(f"--events={values[EVENTS['name']]} is not known (there is --events=json)")
+    WISHES.update(name for name, value in values.items() if value)
 
 
 def wrong_option(task: str, options: Options, error: CmdParseError) -> str:

@@ -69,6 +69,7 @@ def control(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], command_line.Con
         ("rebuild:web --dry-run",
          "`rebuild:web` has no option --dry-run (`doit rebuild:web --help` lists those that it has)"),
         ("build --dry-run own", "`own` has no dry run"),
+        ("build --events=xml", "--events=xml is not known (there is --events=json)"),
     ],
 )  # fmt: skip
 def test_a_slip_is_answered_in_one_sentence(control: Callable[[str], object], words: str, sentence: str) -> None:
