@@ -175,9 +175,15 @@ class Engine:
         self._api.ask(_VERSION, _IMAGES)
 
     def snapshot(self) -> Snapshot:
-        """List the images and the platform of the engine: one request each, however many images there are."""
+        """List the images and the platform of the engine: one request each, however many images there are. ``UserError``
+        where it is not Docker's."""
         if not self._platform:
             version = self._call("GET", _VERSION)
+            if any(one.get("Name") == "Podman Engine" for one in version.get("Components") or ()):
+                raise UserError(
+                    f"what answers at {self.address} is Podman, which has no BuildKit to build with",
+                    remedy="set DOCKER_HOST to an engine of Docker's, which may be rootless",
+                )
             self._platform = platforms.normalise(f"{version['Os']}/{version['Arch']}")
             self._version = version.get("Version") or ""
         # containerd's store fails to list images in the moment in which one of them is removed.

@@ -115,6 +115,17 @@ def test_an_engine_that_speaks_only_newer_versions_says_so(tmp_path: Path) -> No
         Engine(engine.address).snapshot()
 
 
+def test_podman_is_told_from_docker(tmp_path: Path) -> None:
+    """As Podman 5.4.2 answers: it builds without BuildKit, and its images are called otherwise."""
+    components = [{"Name": "Podman Engine", "Version": "5.4.2"}, {"Name": "Conmon", "Version": "2.1.12"}]
+    answers = {"/v1.41/version": {"Os": "linux", "Arch": "amd64", "Components": components}}
+    with (
+        pretended(tmp_path / "s", "1.41", answers) as engine,
+        pytest.raises(UserError, match=r"is Podman, which has no BuildKit to build with \(set DOCKER_HOST"),
+    ):
+        Engine(engine.address).snapshot()
+
+
 @pytest.mark.parametrize(("times", "fails"), [(3, False), (4, True)])
 def test_images_are_listed_again_while_one_is_removed(tmp_path: Path, times: int, fails: bool) -> None:
     """What containerd's store said in the moment in which another process removed an image."""
