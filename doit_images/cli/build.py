@@ -102,6 +102,11 @@ def declared_images() -> tuple[Mapping[str, ImageInputs], Task]:
         return {}, {"name": "project", "doc": "why the project cannot be read", **failing}
 
 
+def task__watch() -> Task:
+    """Build what an edit makes stale, as it happens (`build --watch`)"""
+    return quiet("doit_images.ui.watching:watch", words="images")
+
+
 def task_build_base() -> Iterator[Task]:
     """Build only the images that other images build on"""
     declared, _ = declared_images()

@@ -15,7 +15,19 @@ from doit.cmdparse import CmdParseError
 from doit.exceptions import InvalidCommand
 from doit.task import Task
 
-from doit_images.cli.options import DRY_RUN, EVENTS, HELP, QUIET, WISHES, builds, general, names, take, wrong_option
+from doit_images.cli.options import (
+    DRY_RUN,
+    EVENTS,
+    HELP,
+    QUIET,
+    WATCH,
+    WISHES,
+    builds,
+    general,
+    names,
+    take,
+    wrong_option,
+)
 from doit_images.cli.part import as_once, narrow
 from doit_images.core.base.errors import nearest
 
@@ -52,6 +64,8 @@ class Control(control.TaskControl):  # type: ignore[misc]
             narrow(self.tasks[name])
         if DRY_RUN["name"] in WISHES:
             self._plan_instead()
+        elif WATCH["name"] in WISHES:
+            self._watch_instead()
 
     def _options(self, task: Task, words: list[str] | None = None) -> list[str] | None:
         """In place of ``Task.init_options``: the same, which also takes the options that every task has."""
@@ -80,20 +94,32 @@ class Control(control.TaskControl):  # type: ignore[misc]
 
     def _plan_instead(self) -> None:
         """Select the plan of what is selected, and say which tasks would come after it."""
-        from doit_images.ui.reporter import wanted
-
         selected = self.selected_tasks
         if other := [name for name in selected if not builds(self.tasks[name], self.tasks)]:
             raise InvalidCommand(f"`{other[0]}` has no dry run")
-        images, every = set(wanted(self.tasks, selected)), set(_images(self.tasks))
-        plan = self.tasks[names()("plan")]
-        plan.options = None
-        plan.init_options([])
-        plan.pos_arg_val = [] if images == every else sorted(images)
-        self.selected_tasks = [plan.name]
+        self._instead("plan")
         for task in (self.tasks[name] for name in selected if self.tasks[name].actions):
             if not (task.meta or {}).get("image"):
                 print(f"dry run: after what is planned here, `{task.name}` would run: {task.doc}", file=sys.stderr)
+
+    def _watch_instead(self) -> None:
+        """Select what builds the images of what is selected after each edit."""
+        for task in (self.tasks[name] for name in self.selected_tasks):
+            if not builds(task, self.tasks) or (task.actions and not (task.meta or {}).get("image")):
+                dev = names().in_text("`doit dev` follows the edits of a stack")
+                raise InvalidCommand(f"`{task.name}` builds more than images, or none ({dev})")
+        self._instead("_watch")
+
+    def _instead(self, plain: str) -> None:
+        """Select this task, for the images of what is selected."""
+        from doit_images.ui.reporter import wanted
+
+        images, every = set(wanted(self.tasks, self.selected_tasks)), set(_images(self.tasks))
+        task = self.tasks[names()(plain)]
+        task.options = None
+        task.init_options([])
+        task.pos_arg_val = [] if images == every else sorted(images)
+        self.selected_tasks = [task.name]
 
 
 def install() -> None:

@@ -54,7 +54,7 @@ class Clear:
 
 
 class Run(Clear, cmd_run.Run):  # type: ignore[misc]
-    """``doit run``, which also takes ``-q``, ``--dry-run`` and ``--events``."""
+    """``doit run``, which also takes the options that every task has."""
 
     name = "run"
     cmd_options = (*cmd_run.Run.cmd_options, *options.COMMON[1:])
@@ -66,7 +66,7 @@ class Run(Clear, cmd_run.Run):  # type: ignore[misc]
 
         def load_ours(**given: Any) -> Any:
             if options.WISHES and not command_line.installed():
-                raise InvalidCommand("-q, --dry-run and --events are of dodo files with `doit_images.tasks()`")
+                raise InvalidCommand("-q, --dry-run, --watch and --events are of dodo files with `doit_images.tasks()`")
             return load(**given)
 
         self.loader.load_tasks = load_ours

@@ -28,8 +28,9 @@ HELP = _flag("help", "show this", short="h")
 QUIET = _flag("quiet", "say only what fails", short="q")
 DRY_RUN = _flag("dry-run", "only say what would be built, and why: as `plan` does")
 
+WATCH = _flag("watch", "go on with whatever an edit makes stale, until Ctrl-C")
 EVENTS = {**_flag("events", "also what happens, as lines on standard output: json"), "type": str, "default": ""}
-COMMON = (HELP, QUIET, DRY_RUN, EVENTS)
+COMMON = (HELP, QUIET, DRY_RUN, WATCH, EVENTS)
 
 WISHES: set[str] = set()
 """Which of these options this command line has, by name."""

@@ -23,7 +23,8 @@ def task_plan() -> Task:
     since = option("since", "", "where it left this branch all was built (default: CACHE_MAIN_BRANCH)")
     matrix = option("matrix", False, "as the matrix of jobs that GitHub Actions takes")
     gitlab = option("gitlab", False, "as a child pipeline of GitLab's")
-    return quiet(_plan, JSON, inputs, bake, at, staged, since, matrix, gitlab, words="images")
+    watch = option("watch", False, "and again after each edit that makes it another, until Ctrl-C")
+    return quiet(_plan, JSON, inputs, bake, at, staged, since, matrix, gitlab, watch, words="images")
 
 
 def _plan(
@@ -38,6 +39,7 @@ def _plan(
     gitlab: bool,
     inputs: bool,
     as_bake: bool,
+    watch: bool,
 ) -> None:
     """The plan of the working copy or, with ``at``, of a commit, or of what is ``staged`` for one."""
     # The name of a file may be bytes that are no text: they are printed as `\\udcff`, which JSON can read.
@@ -50,7 +52,13 @@ def _plan(
         raise UserError("--inputs and --bake are about the files that are here", remedy=remedy)
     if not (at or staged) and (since or matrix or gitlab):
         raise UserError("--since, --matrix and --gitlab are about a commit", remedy="name it: --at HEAD")
-    if at or staged:
+    if watch and (at or staged or as_json or inputs or as_bake):
+        raise UserError("--watch shows the plan of the files that are here, as a table", remedy="leave out the rest")
+    if watch:
+        from doit_images.ui import watching
+
+        watching.watch(run, images, plan=True)
+    elif at or staged:
         from doit_images.ci.since import STAGED
         from doit_images.ui import plan_at
 

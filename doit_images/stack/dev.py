@@ -13,11 +13,9 @@ and it rebuilds without the plan. The rules are the same: each service's `develo
 from __future__ import annotations
 
 import atexit
-import contextlib
-import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -30,16 +28,13 @@ from doit_images.core.compose.stack import Command, Compose, Service, Sync
 from doit_images.core.run import Run
 from doit_images.stack import checkout, parts, watch
 from doit_images.stack.containers import Containers
+from doit_images.stack.edits import Stats, edited, moments, stats_of
 from doit_images.stack.logs import Follower
 from doit_images.stack.secrets import ENV
 from doit_images.stack.stack import start, start_again
 
 _MOUNTED = ("sync", "sync+restart", "sync+exec")
 _RESTARTED = ("sync+restart", "restart")
-# How long edits are gathered, so that a save of many files is one reaction.
-_GATHER_MILLISECONDS = 300
-_LOOK_MILLISECONDS = 500
-Stats = dict[Path, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -135,7 +130,7 @@ def _follow(stack: _Stack, seen: _Seen, before: Stats) -> None:
     pending: set[Path] = set()
     while not commands.stopping():
         folders = seen.folders()
-        for _ in _moments(folders):
+        for _ in moments(folders):
             if not announced:
                 _say("following edits; Ctrl-C ends that and leaves the stack running")
                 announced = True
@@ -206,54 +201,10 @@ class _Seen:
         return sorted(name for name in names if name in self.services and self.services[name].replicas)
 
 
-def stats_of(folders: Iterable[Path]) -> Stats:
-    """The state of the files in these folders, to be compared with another one; of a folder only that it exists."""
-    stats: Stats = {}
-    for folder in folders:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
-            for entry in entries:
-                with contextlib.suppress(FileNotFoundError):
-                    status = entry.stat()
-                    file = (status.st_mtime_ns, status.st_size, status.st_ino, status.st_mode)
-                    stats[Path(entry.path)] = () if entry.is_dir() else file
-    return stats
-
-
-def edited(before: Stats, now: Stats) -> set[Path]:
-    """The paths that were added, removed or changed, without the temporary files of editors and interpreters."""
-    from watchfiles import Change, DefaultFilter
-
-    counts = DefaultFilter()
-    changed = {path for path in before.keys() | now.keys() if before.get(path) != now.get(path)}
-    return {path for path in changed if counts(Change.modified, str(path))}
-
-
 def _edited_again(before: Stats, folders: Iterable[Path], seen: _Seen) -> bool:
     """Whether an edit since then calls for another reaction."""
     changed = edited(before, stats_of(folders))
     return reaction(changed, seen.services, seen.inputs, seen.project, seen.hidden) != Reaction()
-
-
-def _moments(folders: Iterable[Path]) -> Iterator[None]:
-    """When to look: once the system has begun to watch these folders, and whenever it says that one changed."""
-    import watchfiles
-
-    batches = watchfiles.watch(
-        *folders,
-        recursive=False,
-        debounce=_GATHER_MILLISECONDS,
-        step=50,
-        rust_timeout=_LOOK_MILLISECONDS,
-        yield_on_timeout=True,
-        raise_interrupt=False,
-    )
-    first = True
-    for batch in batches:
-        if commands.stopping():
-            return
-        if batch or first:
-            first = False
-            yield
 
 
 def _react(stack: _Stack, what: Reaction, seen: _Seen, edited_again: Callable[[], bool]) -> None:

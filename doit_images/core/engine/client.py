@@ -175,8 +175,8 @@ class Engine:
         self._api.ask(_VERSION, _IMAGES)
 
     def snapshot(self) -> Snapshot:
-        """List the images and the platform of the engine: one request each, however many images there are. ``UserError``
-        where it is not Docker's."""
+        """List the images and the platform of the engine: one request each, however many images there are. Raises
+        ``UserError`` where it is not Docker's."""
         if not self._platform:
             version = self._call("GET", _VERSION)
             if any(one.get("Name") == "Podman Engine" for one in version.get("Components") or ()):
