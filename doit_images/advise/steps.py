@@ -12,13 +12,13 @@ import hashlib
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from doit_images.core.base.references import familiar
 from doit_images.core.inputs import dockerfile, syntax
 from doit_images.core.inputs.image_inputs import ImageInputs
-from doit_images.core.inputs.instructions import Instruction, mount, parse
+from doit_images.core.inputs.instructions import Instruction, mount, parse, texts
 from doit_images.core.inputs.reads import Copy
 from doit_images.core.inputs.selection import Selection
 from doit_images.core.inputs.stages import Stage, Stages
@@ -74,7 +74,7 @@ class _Reading:
         self.copies: dict[int, list[Copy]] = defaultdict(list)
         for copy in reads.copies:
             self.copies[copy.line].append(copy)
-        self.texts = _texts(text, [each.line for each in script.instructions])
+        self.texts = texts(text, [each.line for each in script.instructions])
         self.steps: list[Step] = []
         self.last: dict[int, tuple[int, ...]] = {}  # the steps that a stage's result is made of, by its number
         self.settings: dict[int, tuple[int, ...]] = {}  # and those that set something there
@@ -166,18 +166,6 @@ class _Reading:
         for part in self.inputs.parts:
             if part.sent and (copies := [copy for copy in self.copies[line] if copy.context == part.label]):
                 yield str(part.root), part.selection.of(copies, self.where)
-
-
-def _texts(text: str, starts: Sequence[int]) -> dict[int, str]:
-    """What stands in each instruction, by the line in which it begins; comments and empty lines after it belong to the
-    next."""
-    lines, found = text.split("\n"), {}
-    for start, end in zip(starts, [*starts[1:], len(lines) + 1], strict=True):
-        own = lines[start - 1 : max(end - 1, start)]
-        while own[1:] and (not own[-1].strip() or own[-1].lstrip().startswith("#")):
-            own.pop()
-        found[start] = "\n".join(own).strip()
-    return found
 
 
 def _digest(parts: Iterable[str]) -> str:

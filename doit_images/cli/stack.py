@@ -88,10 +88,12 @@ def task_logs() -> Task:
 
 
 def task_shell() -> Task:
-    """Open a shell with tools beside a service that runs: [--root] [--image IMAGE] SERVICE [COMMAND …]"""
+    """Open a shell beside a service or at a failed RUN: [--root] [--image IMAGE] SERVICE|--failed IMAGE [COMMAND …]"""
     root = option("root", False, "as root, which may trace processes and install more tools")
     image = option("image", "", "with the tools of this image (default: BASE_IMAGE)")
-    return {**_verbatim(quiet("doit_images.stack.shell:shell", root, image, words="words")), "task_dep": base_task()}
+    failed = option("failed", False, "in the state before the RUN at which the last build of this image failed")
+    task = quiet("doit_images.stack.shell:shell", root, image, failed, words="words")
+    return {**_verbatim(task), "task_dep": base_task()}
 
 
 def task_dev() -> Task:

@@ -7,6 +7,7 @@ meanwhile: the copy is what a power failure would leave, which every store can r
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -51,6 +52,17 @@ def new_volume(engine: Engine, name: str, labels: Mapping[str, str]) -> Iterator
         raise
     finally:
         leftovers.gone(VOLUME, engine.address, name)
+
+
+@contextlib.contextmanager
+def passing_volume(engine: Engine) -> Iterator[str]:
+    """For the block: the name of a new volume, which then goes. Raises ``UserError``."""
+    name = f"doit-images-once-{os.urandom(6).hex()}"
+    with new_volume(engine, name, {}):
+        try:
+            yield name
+        finally:
+            remove_volume(engine.address, name)
 
 
 @contextlib.contextmanager

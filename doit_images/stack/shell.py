@@ -15,16 +15,21 @@ from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
 from doit_images.core.engine.endpoint import leading_to
 from doit_images.core.run import Run
-from doit_images.stack import one_container, parts
+from doit_images.stack import failed_step, one_container, parts
 from doit_images.stack.containers import ONE_OFF, PROJECT, SERVICE, Container
 from doit_images.stack.inside import has_terminal
 
 _SHELL = ("sh", "-c", "command -v bash >/dev/null && exec bash; exec sh")
 
 
-def shell(run: Run, words: Sequence[str], *, root: bool, image: str) -> None:
+def shell(run: Run, words: Sequence[str], *, root: bool, image: str, failed: bool) -> None:
     """Open a shell, or run the command behind the service's name, with the tools of ``image`` ("": the base image's).
-    ``UserError`` when the service is not there, and for a command that fails."""
+    ``UserError`` when the service is not there, and for a command that fails. ``failed``: as ``failed_step`` says."""
+    if failed:
+        if image:
+            raise UserError("--image names tools for a service: what failed is looked at with its own")
+        failed_step.shell(run, words, root=root)
+        return
     if not words:
         raise UserError("shell needs the name of a service", remedy="doit shell SERVICE [COMMAND …]")
     service, *command = words

@@ -7,21 +7,12 @@ that needs a network; so it is the last step of what only the test reaches that 
 from __future__ import annotations
 
 from doit_images.core.inputs.image_inputs import ImageInputs
-from doit_images.core.inputs.instructions import parse
-from doit_images.core.inputs.stages import Stages
-from doit_images.core.inputs.syntax import FRONTENDS
+from doit_images.core.inputs.stages import stages_of
 
 
 def problem(inputs: ImageInputs, image: ImageInputs) -> str:
     """Why the test that sees ``inputs`` is not without network, "" if it is; ``image`` is what is tested."""
-    where = inputs.image.dockerfile or "the inline Dockerfile"
-    stages = Stages(
-        parse(inputs.dockerfile_text, where, FRONTENDS[-1]),
-        where,
-        {name: value for name, value in inputs.image.args.items() if value is not None},
-        inputs.image.contexts,
-        (inputs.platforms[0], inputs.platforms[0]),
-    )
+    stages = stages_of(inputs)
     own = own_stages(inputs, image)
     steps = [
         step

@@ -14,20 +14,15 @@ from doit_images.ci.testing.attempt import Trial, ended, log_of
 from doit_images.ci.testing.isolation import own_stages
 from doit_images.ci.testing.planned import Planned
 from doit_images.ci.verifying.once_more import once_more
-from doit_images.core.base import commands, leftovers, platforms
-from doit_images.core.base.errors import UserError
+from doit_images.core.base import leftovers, platforms
+from doit_images.core.building import aside, capacity
 from doit_images.core.building import attempt as building
-from doit_images.core.building import build_target, capacity, log, parents, sending
-from doit_images.core.building.context import as_built
-from doit_images.core.buildkit import buildx, by_bake, failure
-from doit_images.core.buildkit.progress import Progress
-from doit_images.core.engine import plugins
+from doit_images.core.buildkit import buildx, failure
 from doit_images.core.engine.client import LocalImage
 from doit_images.core.history.store import Status
-from doit_images.core.inputs import stamps
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning.action import Action
-from doit_images.core.planning.plan import Decision, rebuilt
+from doit_images.core.planning.plan import rebuilt
 from doit_images.core.run import Run
 from doit_images.stack import secrets
 from doit_images.stack.images import same
@@ -55,38 +50,18 @@ def ran_on_image(run: Run, planned: Planned) -> bool:
 
 
 def _built(run: Run, planned: Planned, inputs: ImageInputs, *, again: bool) -> Trial:
-    began = time.time()
-    decision = Decision(inputs.name, Action.BUILD, (), inputs)
-    try:
-        with (
-            leftovers.folder("test-") as folder,
-            parents.pinned(run, decision) as pins,
-            sending.contexts(inputs.index, run.common),
-        ):
-            image = as_built(inputs, folder, run.common)
-            if again:
-                image = replace(
-                    image, no_cache_filter=own_stages(inputs, run.planner.decide(planned.test.service).inputs)
-                )
-            out = folder / "out" if planned.test.junit else None
-            around = build_target.around(run, decision)
-            argv = buildx.build_argv(
-                image,
-                parents={} if run.settings.dedicated_builder else pins.contexts,
-                labels={},
-                iidfile=f"{folder}/id",
-                environ=run.build_environ,
-                extra=[*around, "--output", buildx.one_line("type=local", f"dest={out}") if out else "type=cacheonly"],
-            )
-            before, progress, said = stamps.look(inputs.parts), Progress(pins.shown), log_of(run.folder, planned)
-            status = _follow(run, argv, image.dockerfile_inline, progress, said)
-            moved = bool(sending.changes_since(inputs.index, before).files)
-            why = failure.explain(inputs.image, progress, inputs.dockerfile_text, said, status) if status else ""
-            where = _exported(out, inputs.platforms, run.local_images.snapshot().platform) if out else None
-            junit = (where, planned.test.junit) if where else None
-            return ended(status, began, junit, why)._replace(moved=moved)
-    except parents.Vanished as parent:
-        raise UserError(f"{planned.name}: {parent}", remedy="run it again") from None
+    began, said = time.time(), log_of(run.folder, planned)
+    if again:
+        own = own_stages(inputs, run.planner.decide(planned.test.service).inputs)
+        inputs = replace(inputs, image=replace(inputs.image, no_cache_filter=own))
+    with leftovers.folder("test-") as out:
+        output = buildx.one_line("type=local", f"dest={out}") if planned.test.junit else "type=cacheonly"
+        hide = secrets.hider(run.project.directory, run.build_environ)
+        status, progress, moved = aside.build(run, inputs, ["--output", output], said, hide)
+        why = failure.explain(inputs.image, progress, inputs.dockerfile_text, said, status) if status else ""
+        where = _exported(out, inputs.platforms, run.local_images.snapshot().platform)
+        junit = (where, planned.test.junit) if planned.test.junit else None
+        return ended(status, began, junit, why)._replace(moved=moved)
 
 
 def _exported(out: Path, built_for: Sequence[str], engine: str) -> Path:
@@ -99,19 +74,4 @@ def _exported(out: Path, built_for: Sequence[str], engine: str) -> Path:
     """
     if len(built_for) < 2:
         return out
-    return out / platforms.held(built_for, engine).replace("/", "_")
-
-
-def _follow(run: Run, argv: Sequence[str], inline: str | None, progress: Progress, file: Path) -> int:
-    env, directory = run.build_environ, run.project.directory
-    argv, stdin = by_bake.fitting(argv, None if inline is None else inline.encode(), env, directory)
-    limit = run.settings.build_timeout or None
-    hide = secrets.hider(directory, env)
-    with (
-        log.opened(file) as lines,
-        commands.start(plugins.direct(argv, env), cwd=directory, env=env, stdin=stdin, seconds=limit) as process,
-    ):
-        for data in process.output():
-            lines.write(hide(change.line) for change in progress.feed(data))
-        lines.write(hide(change.line) for change in progress.finish())
-    return process.returncode
+    return out / (platforms.chosen(built_for, engine) or built_for[0]).replace("/", "_")

@@ -11,6 +11,7 @@ from doit_images.core.building import build_target, externals, fetch, results
 from doit_images.core.building.attempt import ImageBuild, Outcome
 from doit_images.core.building.events import ImageEnded, ImageNoted, ImagesPlanned
 from doit_images.core.building.state import ImageState
+from doit_images.core.buildkit.progress import first_word
 from doit_images.core.compose import env_files
 from doit_images.core.engine import temporary_tag
 from doit_images.core.engine.client import LocalImage
@@ -122,19 +123,23 @@ def _failed(build: ImageBuild, outcome: Outcome) -> NoReturn:
     from doit_images.core.buildkit import failure  # most builds do not fail
 
     inputs, progress = build.inputs, outcome.progress
-    _add_to_history(build, outcome, Status.FAILED)
+    pointed, step = failure.pointed_at(progress.tail), progress.failed()
+    _add_to_history(build, outcome, Status.FAILED, steps=steps_of(progress, pointed.start))
     build.run.events.emit(ImageEnded(build.name, ImageState.FAILED, progress=progress))
     if build.late:
-        step = progress.failed() or progress.current()
+        step = step or progress.current()
         during = f", during {step.label}" if step else ""
         limit = seconds_text(build.run.settings.build_timeout)
         raise UserError(
             f"{build.name} was not built in {limit}{during}, so it was stopped; its log is {build.log}",
             remedy="BUILD_TIMEOUT says how long a build may take",
         )
-    raise UserError(failure.explain(inputs.image, progress, inputs.dockerfile_text, build.log, outcome.status))
+    why = failure.explain(inputs.image, progress, inputs.dockerfile_text, build.log, outcome.status)
+    if step and first_word(step.text) == "RUN" and not build.run.settings.registry_only:
+        why += f"\n  A shell just before it: `doit shell --failed {build.name}`"
+    raise UserError(why)
 
 
 def _add_to_history(build: ImageBuild, outcome: Outcome, status: Status, **more: object) -> None:
-    more |= {"seconds": outcome.seconds, "steps": steps_of(outcome.progress)}
+    more = {"seconds": outcome.seconds, "steps": steps_of(outcome.progress), **more}
     results.add_to_history(build.run, build.decision, status, began=outcome.began, **more)

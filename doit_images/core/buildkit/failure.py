@@ -159,9 +159,8 @@ def place(step: Vertex | None, tail: str, text: str) -> range:
     """Which lines (from 1) of the Dockerfile ``text`` failed: as BuildKit points at them, else where the step's words
     stand; none where that is not known."""
     lines = text.splitlines()
-    if excerpt := _EXCERPT.search(tail):
-        marked = [int(number) for number in _MARKED.findall(excerpt["body"])] or [int(excerpt["line"])]
-        return range(min(marked), max(marked) + 1)
+    if pointed := pointed_at(tail):
+        return pointed
     if wrong := _PARSE_ERROR.search(tail):
         return range(int(wrong[1]), int(wrong[1]) + 1)
     words = step.text.split()[:4] if step and step.number else []
@@ -169,6 +168,14 @@ def place(step: Vertex | None, tail: str, text: str) -> range:
         seen = line.split()[:4]
         if seen[:1] and seen[0].upper() == words[0].upper() and seen[1:3] == words[1:3]:
             return range(number, _statement_end(lines, number) + 1)
+    return range(0)
+
+
+def pointed_at(tail: str) -> range:
+    """Which lines (from 1) of the Dockerfile BuildKit points at; none where it points at none."""
+    if excerpt := _EXCERPT.search(tail):
+        marked = [int(number) for number in _MARKED.findall(excerpt["body"])] or [int(excerpt["line"])]
+        return range(min(marked), max(marked) + 1)
     return range(0)
 
 

@@ -55,7 +55,7 @@ class Vertex:
     @property
     def instruction(self) -> str:
         """The Dockerfile's word in capitals (``RUN``), or "" for steps that no Dockerfile has."""
-        return self.text.split(None, 1)[0].upper() if self.number and self.text else ""
+        return first_word(self.text) if self.number else ""
 
     @property
     def label(self) -> str:
@@ -328,6 +328,13 @@ class Progress:
         if not isinstance(short, str):
             return []
         return [ProgressEvent(ProgressKind.WARNING, f"WARN: {clean(_decode(short)).strip()}")]
+
+
+def first_word(text: str) -> str:
+    """The word in capitals with which an instruction begins; of what a base hands on the one after ``ONBUILD``, which
+    newer BuildKits say."""
+    words = text.upper().split(None, 2)
+    return next(iter(words[1:] if words[:1] == ["ONBUILD"] else words), "")
 
 
 def brief(name: str) -> str:

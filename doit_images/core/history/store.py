@@ -56,7 +56,8 @@ class StepOutcome(StrEnum):
 class StepRecord:
     """One step of a stored build; ``number`` is 0 for what no Dockerfile line asked for.
 
-    ``why`` says why it was executed and not taken from the cache.
+    ``why`` says why it was executed and not taken from the cache, ``line`` of one that failed at which line of the
+    Dockerfile BuildKit pointed; 0: at none.
     """
 
     name: str
@@ -68,6 +69,7 @@ class StepRecord:
     cached: bool = False
     error: str = ""
     why: str = ""
+    line: int = 0
 
     @property
     def words(self) -> str:
@@ -163,8 +165,9 @@ def keyed(steps: Iterable[StepRecord]) -> Iterator[tuple[StepKey, StepRecord]]:
         seen[step.words] += 1
 
 
-def steps_of(progress: Progress) -> tuple[StepRecord, ...]:
-    """The steps of a build that began, in that order, as they are stored."""
+def steps_of(progress: Progress, line: int = 0) -> tuple[StepRecord, ...]:
+    """The steps of a build that began, in that order, as they are stored; the one that ended it failed at ``line``."""
+    failed = progress.failed() if line else None
     begun = sorted((step for step in progress.steps if step.index), key=lambda step: step.index)
     return tuple(
         StepRecord(
@@ -177,6 +180,7 @@ def steps_of(progress: Progress) -> tuple[StepRecord, ...]:
             cached=step.cached,
             error=step.error,
             why=progress.reason(step),
+            line=line if step is failed else 0,
         )
         for step in begun
     )

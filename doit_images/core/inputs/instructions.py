@@ -8,13 +8,15 @@ from __future__ import annotations
 import csv
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from doit_images.core.base.errors import UserError
 from doit_images.core.inputs import syntax
 
 _ODD_BYTE = re.compile("[\udc80-\udcff]")
+_FIELDS = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly", "rw": "readwrite"}
+_SWITCHES = ("readonly", "readwrite", "required")
 
 
 @dataclass(frozen=True)
@@ -118,26 +120,35 @@ def is_heredoc(word: str) -> bool:
         return False
 
 
-def mount(text: str, escape: str, variables: Mapping[str, str], where: str) -> Mount:
-    """What one value of ``RUN --mount=`` says; ``type=bind`` is the default."""
-    kind, origin, source, target, name = "bind", "", "", "", ""
+def mount_fields(text: str, escape: str, variables: Mapping[str, str], where: str) -> dict[str, str]:
+    """The fields of one value of ``RUN --mount=``, by their full names in lower case; of one without a value "true"."""
+    found: dict[str, str] = {}
     for field in _fields(text, where):
         key, equals, value = field.partition("=")
-        if not equals:
-            continue
-        value = expand(value, escape, variables, where)
-        match key.lower():
-            case "type":
-                kind = value.lower()
-            case "from":
-                origin = value
-            case "source" | "src":
-                source = value
-            case "target" | "dst" | "destination":
-                target = value
-            case "id":
-                name = value
-    return Mount(kind, origin, source, source or name or target.rstrip("/").rpartition("/")[2], name or target, name)
+        name = _FIELDS.get(key.lower(), key.lower())
+        if equals or name in _SWITCHES:
+            found[name] = expand(value, escape, variables, where) if equals else "true"
+    return found
+
+
+def mount(text: str, escape: str, variables: Mapping[str, str], where: str) -> Mount:
+    """What one value of ``RUN --mount=`` says; ``type=bind`` is the default."""
+    said = mount_fields(text, escape, variables, where)
+    source, target, name = (said.get(key, "") for key in ("source", "target", "id"))
+    secret = source or name or target.rstrip("/").rpartition("/")[2]
+    return Mount(said.get("type", "bind").lower(), said.get("from", ""), source, secret, name or target, name)
+
+
+def texts(text: str, starts: Sequence[int]) -> dict[int, str]:
+    """What stands in each instruction, by the line in which it begins; comments and empty lines after it belong to the
+    next."""
+    lines, found = text.split("\n"), {}
+    for start, end in zip(starts, [*starts[1:], len(lines) + 1], strict=True):
+        own = lines[start - 1 : max(end - 1, start)]
+        while own[1:] and (not own[-1].strip() or own[-1].lstrip().startswith("#")):
+            own.pop()
+        found[start] = "\n".join(own).strip()
+    return found
 
 
 def _fields(text: str, where: str) -> list[str]:

@@ -9,13 +9,17 @@ import difflib
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from doit_images.core.base import platforms
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.references import familiar
-from doit_images.core.inputs.instructions import Instruction, Script, expand
-from doit_images.core.inputs.syntax import lower
+from doit_images.core.inputs.instructions import Instruction, Script, expand, parse
+from doit_images.core.inputs.syntax import FRONTENDS, lower
 from doit_images.core.inputs.variables import Scope
+
+if TYPE_CHECKING:
+    from doit_images.core.inputs.image_inputs import ImageInputs
 
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9_.-]*")
 
@@ -137,6 +141,14 @@ class Stages:
             return self.expand(word, self.globals, line)
         except UserError:
             return ""  # the first frontends went on with nothing, the others refuse to build
+
+
+def stages_of(inputs: ImageInputs) -> Stages:
+    """The stages of an image's Dockerfile, as the newest frontend reads it. Raises ``UserError``."""
+    where = inputs.image.dockerfile or "the inline Dockerfile"
+    args = {name: value for name, value in inputs.image.args.items() if value is not None}
+    script = parse(inputs.dockerfile_text, where, FRONTENDS[-1])
+    return Stages(script, where, args, inputs.image.contexts, (inputs.platforms[0], inputs.platforms[0]))
 
 
 def _platform_args(platform: str, build: str, args: Mapping[str, str]) -> dict[str, str]:

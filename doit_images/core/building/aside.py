@@ -1,0 +1,69 @@
+"""How is something built from an image's inputs that does not become the image: a test, the state before a step?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from doit_images.core.base import commands, leftovers
+from doit_images.core.base.errors import UserError
+from doit_images.core.building import build_target, log, parents, sending
+from doit_images.core.building.context import as_built
+from doit_images.core.buildkit import buildx, by_bake
+from doit_images.core.buildkit.progress import Progress
+from doit_images.core.engine import plugins
+from doit_images.core.inputs import stamps
+from doit_images.core.inputs.image_inputs import ImageInputs
+from doit_images.core.planning.action import Action
+from doit_images.core.planning.plan import Decision
+from doit_images.core.run import Run
+
+
+class Aside(NamedTuple):
+    """What came of such a build: the exit status of buildx, all that it said, and whether a file that it reads was
+    written to meanwhile."""
+
+    status: int
+    progress: Progress
+    moved: bool
+
+
+def build(run: Run, inputs: ImageInputs, extra: Sequence[str], file: Path, hide: Callable[[str], str] = str) -> Aside:
+    """Build from these inputs, on the parents that are here, without our labels and without caches of others; ``extra``
+    says what comes out. What BuildKit says goes to the log ``file`` through ``hide``. Raises ``UserError``."""
+    decision, env = Decision(inputs.name, Action.BUILD, (), inputs), run.build_environ
+    try:
+        with (
+            leftovers.folder("aside-") as folder,
+            parents.pinned(run, decision) as pins,
+            sending.contexts(inputs.index, run.common),
+        ):
+            image = as_built(inputs, folder, run.common)
+            argv = buildx.build_argv(
+                image,
+                parents={} if run.settings.dedicated_builder else pins.contexts,
+                labels={},
+                iidfile=f"{folder}/id",
+                environ=env,
+                extra=[*build_target.around(run, decision), *extra],
+            )
+            text = None if image.dockerfile_inline is None else image.dockerfile_inline.encode()
+            argv, stdin = by_bake.fitting(argv, text, env, run.project.directory)
+            before, progress = stamps.look(inputs.parts), Progress(pins.shown)
+            with (
+                log.opened(file) as lines,
+                commands.start(
+                    plugins.direct(argv, env),
+                    cwd=run.project.directory,
+                    env=env,
+                    stdin=stdin,
+                    seconds=run.settings.build_timeout or None,
+                ) as process,
+            ):
+                for data in process.output():
+                    lines.write(hide(change.line) for change in progress.feed(data))
+                lines.write(hide(change.line) for change in progress.finish())
+            return Aside(process.returncode, progress, bool(sending.changes_since(inputs.index, before).files))
+    except parents.Vanished as parent:
+        raise UserError(f"{inputs.name}: {parent}", remedy="run it again") from None
