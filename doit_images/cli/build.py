@@ -114,6 +114,11 @@ def task_build_base() -> Iterator[Task]:
     yield group(names()("build_base"), "build only the images that other images build on", bases)
 
 
+def task__pull_bases() -> Task:
+    """Pull the external bases that moved in their registries (`--pull`)"""
+    return quiet("doit_images.ui.bases_view:pull")
+
+
 def make_image(name: str) -> object:
     """The action of one image."""
     from doit_images.core.building.make import make

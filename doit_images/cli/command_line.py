@@ -1,7 +1,7 @@
 """Which tasks does a command line select, and what is wrong with one that cannot be understood?
 
-Each task has ``--help`` and ``-q``, and those that build have ``--dry-run``. An unknown task, image or option is
-answered with the nearest one that there is; doit's own answer to a wrong option lists its internal objects.
+Each task has ``--help`` and ``-q``, and those that build have ``--dry-run`` and ``--pull``. An unknown task, image or
+option is answered with the nearest one that there is; doit's own answer to a wrong option lists its internal objects.
 """
 
 from __future__ import annotations
@@ -15,19 +15,7 @@ from doit.cmdparse import CmdParseError
 from doit.exceptions import InvalidCommand
 from doit.task import Task
 
-from doit_images.cli.options import (
-    DRY_RUN,
-    EVENTS,
-    HELP,
-    QUIET,
-    WATCH,
-    WISHES,
-    builds,
-    general,
-    names,
-    take,
-    wrong_option,
-)
+from doit_images.cli.options import DRY_RUN, HELP, PULL, QUIET, WISHES, builds, general, names, wrong_option
 from doit_images.cli.part import as_once, narrow
 from doit_images.core.base.errors import nearest
 
@@ -64,8 +52,9 @@ class Control(control.TaskControl):  # type: ignore[misc]
             narrow(self.tasks[name])
         if DRY_RUN["name"] in WISHES:
             self._plan_instead()
-        elif WATCH["name"] in WISHES:
-            self._watch_instead()
+        elif PULL["name"] in WISHES:
+            for name in map(names(), map("build:{}".format, dict.fromkeys(_images(self.tasks)))):
+                self.tasks[name].task_dep.append(names()("_pull_bases"))
 
     def _options(self, task: Task, words: list[str] | None = None) -> list[str] | None:
         """In place of ``Task.init_options``: the same, which also takes the options that every task has."""
@@ -84,7 +73,8 @@ class Control(control.TaskControl):  # type: ignore[misc]
             raise InvalidCommand(wrong_option(task.name, task.params, error)) from None
         finally:
             task.params = own
-        take(task.options)
+        read: Any = task.options
+        WISHES.update(option["name"] for option in (HELP, QUIET, DRY_RUN, PULL) if read.pop(option["name"], False))
         if HELP["name"] in WISHES:
             from doit_images.cli import help
 
@@ -97,7 +87,12 @@ class Control(control.TaskControl):  # type: ignore[misc]
         selected = self.selected_tasks
         if other := [name for name in selected if not builds(self.tasks[name], self.tasks)]:
             raise InvalidCommand(f"`{other[0]}` has no dry run")
-        self._instead("plan")
+        images, every = set(wanted(self.tasks, selected)), set(_images(self.tasks))
+        plan = self.tasks[names()("plan")]
+        plan.options = None
+        plan.init_options([PULL["name"]] if PULL["name"] in WISHES else [])
+        plan.pos_arg_val = [] if images == every else sorted(images)
+        self.selected_tasks = [plan.name]
         for task in (self.tasks[name] for name in selected if self.tasks[name].actions):
             if not (task.meta or {}).get("image"):
                 print(f"dry run: after what is planned here, `{task.name}` would run: {task.doc}", file=sys.stderr)

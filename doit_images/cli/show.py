@@ -15,7 +15,7 @@ from doit_images.core.run import Run
 
 
 def task_plan() -> Task:
-    """What would be built, why: [IMAGE …] [--json|--inputs|--bake] [--staged] [--at REV [--since REV] [--matrix]]"""
+    """What would run, why: [IMAGE …] [--json|--inputs|--bake|--pull] [--staged|--at REV [--since REV] [--matrix]]"""
     inputs = option("inputs", False, "only the inputs, one a line")
     bake = option("bake", False, "a definition for buildx bake", name="as_bake")
     at = option("at", "", "of this commit, from git alone: no checkout, no engine, no registry")
@@ -23,8 +23,8 @@ def task_plan() -> Task:
     since = option("since", "", "where it left this branch all was built (default: CACHE_MAIN_BRANCH)")
     matrix = option("matrix", False, "as the matrix of jobs that GitHub Actions takes")
     gitlab = option("gitlab", False, "as a child pipeline of GitLab's")
-    watch = option("watch", False, "and again after each edit that makes it another, until Ctrl-C")
-    return quiet(_plan, JSON, inputs, bake, at, staged, since, matrix, gitlab, watch, words="images")
+    pull = option("pull", False, "ask the registries of external bases, and plan as if those that moved were here")
+    return quiet(_plan, JSON, inputs, bake, pull, at, staged, since, matrix, gitlab, words="images")
 
 
 def _plan(
@@ -39,35 +39,40 @@ def _plan(
     gitlab: bool,
     inputs: bool,
     as_bake: bool,
-    watch: bool,
+    pull: bool,
 ) -> None:
     """The plan of the working copy or, with ``at``, of a commit, or of what is ``staged`` for one."""
     # The name of a file may be bytes that are no text: they are printed as `\\udcff`, which JSON can read.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    if staged and at:
-        raise UserError("--staged and --at name two things to look at", remedy="leave out one of them")
-    if (at or staged) and (inputs or as_bake):
-        remedy = f"leave out {'--staged' if staged else '--at'}"
-        raise UserError("--inputs and --bake are about the files that are here", remedy=remedy)
-    if not (at or staged) and (since or matrix or gitlab):
+    forms = [name for name, asked in {"inputs": inputs, "bake": as_bake, "pull": pull}.items() if asked]
+    commits = [name for name, asked in {"staged": staged, "at": at}.items() if asked]
+    for several in (forms, commits):
+        if several[1:]:
+            raise UserError(f"--{' and --'.join(several)} ask for several plans", remedy="leave out one of them")
+    if forms and commits:
+        raise UserError(f"--{forms[0]} is about the files that are here", remedy=f"leave out --{commits[0]}")
+    if not commits and (since or matrix or gitlab):
         raise UserError("--since, --matrix and --gitlab are about a commit", remedy="name it: --at HEAD")
-    if watch and (at or staged or as_json or inputs or as_bake):
-        raise UserError("--watch shows the plan of the files that are here, as a table", remedy="leave out the rest")
-    if watch:
-        from doit_images.ui import watching
-
-        watching.watch(run, images, plan=True)
-    elif at or staged:
+    if commits:
         from doit_images.ci.since import STAGED
         from doit_images.ui import plan_at
 
-        form = plan_at.GITLAB if gitlab else plan_at.GITHUB if matrix else ""
-        plan_at.show(run, images, as_json=as_json, matrix=form, since=(STAGED if staged else at, since))
+        jobs = plan_at.GITLAB if gitlab else plan_at.GITHUB if matrix else ""
+        plan_at.show(run, images, as_json=as_json, matrix=jobs, since=(STAGED if staged else at, since))
+    else:
+        _plan_of_files(run, images, "".join(forms), as_json=as_json)
+
+
+def _plan_of_files(run: Run, images: Sequence[str], form: str, *, as_json: bool) -> None:
+    if form == "pull":
+        from doit_images.ui import bases_view
+
+        bases_view.plan(run, images, as_json=as_json)
     else:
         from doit_images.ui import plan_view
 
-        plan_view.show(run, images, as_json=as_json, inputs=inputs, as_bake=as_bake)
+        plan_view.show(run, images, "json" if as_json and form != "bake" else form)
 
 
 def task_advise() -> Task:

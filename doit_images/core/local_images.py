@@ -7,7 +7,7 @@ name, to one beside it for another platform, or to the base that the project mak
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -31,6 +31,7 @@ class LocalImages:
         self._engine, self._settings, self._own_base = engine, settings, own_base
         self._snapshot: Snapshot | None = None
         self._configs = ImageConfigCache(folder / "facts.json", engine.config_of)
+        self._expected: Mapping[tuple[str, str], ImageConfig] = {}
         self.unmoved = threading.RLock()
         """While this is held, no other thread says that the engine holds other images."""
         self.version = 0
@@ -54,6 +55,12 @@ class LocalImages:
             self.version += 1
             self._engine.forget()
             self._configs.forget()
+
+    def expect(self, bases: Mapping[tuple[str, str], ImageConfig]) -> None:
+        """Let external references, each for a platform, count as if the engine held these images of them."""
+        with self.unmoved:
+            self._expected = bases
+            self.version += 1
 
     def named(self, image_id: str, refs: Sequence[str]) -> None:
         """The engine gave an image these names, and holds what it held: to list hundreds of images takes its time."""
@@ -106,11 +113,20 @@ class LocalImages:
 
     def configs_of(self, ref: str, wanted: tuple[str, ...]) -> tuple[ImageConfig, ...] | None:
         """What is known of an external reference for these platforms, as ``InputResolver.resolve`` asks."""
+        if any((ref, platform) in self._expected for platform in wanted):
+            looked = [self._expected.get((ref, platform)) or self._held(ref, platform) for platform in wanted]
+            configs = tuple(config for config in looked if config)
+            able = len(configs) == len(wanted) and (len(wanted) == 1 or self._hands_over_several)
+            return configs if able else None
         images, own = self.bases(ref, wanted), self._own_base()
         known = tuple(map(self.config_of, images)) if images else None
         if own is None or not own.stands_for([ref]) or (images and all(map(own.counts, images, wanted))):
             return known
         return own.to_come(wanted) if len(wanted) == 1 or self._hands_over_several else None
+
+    def _held(self, ref: str, platform: str) -> ImageConfig | None:
+        found = self.base(ref, platform)
+        return self.config_of(found[1]) if found else None
 
     def stand_ins(self, images: Iterable[ImageInputs]) -> dict[str, str]:
         """The bases of these images for which something stands in that was made here, each with what that is called in

@@ -18,7 +18,7 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 from doit_images.core.base import platforms
 from doit_images.core.base.references import digest_of
-from doit_images.core.engine.client import image_config
+from doit_images.core.engine.client import ImageConfig, image_config
 from doit_images.core.engine.labels import LABEL, translated
 from doit_images.core.planning.shared_image import SharedImage
 from doit_images.share.client import ACCEPT, CONNECT_SECONDS, READ_SECONDS, Client
@@ -82,6 +82,14 @@ class Registry:
             return self._part(repository, by_platform[wanted[0]])
         return self._keep(_together(digest, wanted, [self._part(repository, by_platform[name]) for name in wanted]))
 
+    def digest(self, path: str, tag: str) -> str:
+        """What a tag means now, by a question that counts as no pull; "" where there is no such tag. Raises
+        ``Unavailable`` and ``NoImage``."""
+        repository = self.client.repository(path)
+        with self.client.looking():
+            meant = answered(lambda: self._meant(repository, tag))
+            return answered(lambda: self._manifest(repository, tag)[1]) if meant == "" else meant or ""
+
     def _meant(self, repository: str, tag: str) -> str | None:
         """The digest that a tag means, "" where the registry does not say; None if it does not have it."""
         answer = self.client.ask("HEAD", f"/v2/{repository}/manifests/{tag}", repository, ACCEPT)
@@ -115,18 +123,7 @@ class Registry:
             text = self._content(repository, "blobs", config)
             if text is None:
                 return None
-            made = parsed(text)
-            inspected = {
-                "RootFS": {"Layers": made["rootfs"]["diff_ids"]},
-                "Config": made.get("config") or {},
-                "Os": made.get("os"),
-                "Architecture": made.get("architecture"),
-                "Variant": made.get("variant"),
-                "Author": made.get("author"),
-                "OsVersion": made.get("os.version"),
-            }
-            known = image_config(inspected)
-            labels = {str(key): str(value) for key, value in (inspected["Config"].get("Labels") or {}).items()}
+            known, labels = described(parsed(text))
         except (KeyError, TypeError, ValueError, AttributeError):
             raise NoImage(_NO_IMAGE) from None
         return self._keep(SharedImage(digest, config, known.platform, translated(labels), known.content, layers))
@@ -266,6 +263,22 @@ class Registry:
         if answer and ":" in reference and digest_of(answer.body) != reference:
             raise NoImage(_WRONG.format(kind.removesuffix("s")))
         return answer.body if answer else None
+
+
+def described(made: dict[str, Any]) -> tuple[ImageConfig, dict[str, str]]:
+    """What is known of an image by its configuration, and its labels. ``KeyError``, ``TypeError``, ``ValueError`` or
+    ``AttributeError`` where it is none."""
+    inspected = {
+        "RootFS": {"Layers": made["rootfs"]["diff_ids"]},
+        "Config": made.get("config") or {},
+        "Os": made.get("os"),
+        "Architecture": made.get("architecture"),
+        "Variant": made.get("variant"),
+        "Author": made.get("author"),
+        "OsVersion": made.get("os.version"),
+    }
+    labels = (made.get("config") or {}).get("Labels") or {}
+    return image_config(inspected), {str(key): str(value) for key, value in labels.items()}
 
 
 def _joined(base: str, location: str, digest: str) -> str:

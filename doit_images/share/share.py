@@ -376,7 +376,7 @@ def of(
 
 
 def insecure(host: str) -> bool:
-    """Whether the engine takes a registry elsewhere without TLS, or with any certificate."""
+    """Whether the engine takes this registry without TLS or with any certificate."""
     try:
         return reaching.insecure(host, Engine().info())
     except UserError:  # that the engine does not answer is told by whoever needs it

@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from doit_images.ci.testing.planned import Planned
@@ -54,9 +55,10 @@ class Plan(NamedTuple):
         return forecast.wall_seconds(needs, {name: value or 0.0 for name, value in seconds.items()}, self.workers)
 
 
-def show(run: Run, images: Sequence[str], *, as_json: bool, inputs: bool, as_bake: bool) -> None:
-    """Print the plan of ``images`` and what they need (all, when none is named) to standard output. Raises
-    ``UserError`` if an image is broken, once the plan is printed."""
+def show(run: Run, images: Sequence[str], form: str = "", more: Mapping[str, object] = MappingProxyType({})) -> None:
+    """Print the plan of ``images`` and what they need (all, when none is named) to standard output: as a table, or in
+    the form ``json`` (with ``more`` beside it), ``inputs`` or ``bake``. Raises ``UserError`` if an image is broken,
+    once the plan is printed."""
     decisions = chosen(run.planner.decisions(), map(run.project.image, images))
     shown = Plan(run.project.name, decisions, run.expected.planned(decisions), run.settings.build_jobs)
     _tell_trust(run.settings)
@@ -67,7 +69,7 @@ def show(run: Run, images: Sequence[str], *, as_json: bool, inputs: bool, as_bak
         called = f"is called {name}" if name != ref else "has its name, by an older version: `doit doctor --fix`"
         print(f"plan: what stands in for {ref} was made from Debian's packages, and {called}", file=sys.stderr)
     tests = _tests(run, decisions)
-    if as_bake:
+    if form == "bake":
         from doit_images.core.buildkit import bake
 
         resolved = {name: decision.inputs for name, decision in decisions.items()}
@@ -78,9 +80,10 @@ def show(run: Run, images: Sequence[str], *, as_json: bool, inputs: bool, as_bak
         if allow := bake.allowances(definition, run.project.directory):
             where = f"in {run.project.directory}, buildx from 0.19 on asks for"
             print(f"plan: {where}: docker buildx bake {shlex.join(allow)}", file=sys.stderr)
-    elif as_json:
-        print_json({**promised(shown), "stand_ins": stand_ins, "tests": tests_view.promised(run.history, tests)})
-    elif inputs:
+    elif form == "json":
+        tested = tests_view.promised(run.history, tests)
+        print_json({**promised(shown), "stand_ins": stand_ins, "tests": tested, **more})
+    elif form == "inputs":
         own = {name: decisions[name] for name in images} or decisions
         paths = {printable(path) for decision in own.values() for path in decision.inputs.paths()}
         print("\n".join(sorted(paths)))

@@ -147,6 +147,18 @@ def path_of(ref: str) -> str:
     return rest if slash and (head == "localhost" or re.search(r"[.:]", head)) else name
 
 
+def place_of(ref: str) -> tuple[str, str, str]:
+    """The registry that a reference leads to, the repository there, and the tag.
+
+    >>> place_of("python:3.13"), place_of("localhost:5000/app/auth@sha256:0")
+    (('docker.io', 'library/python', '3.13'), ('localhost:5000', 'app/auth', 'latest'))
+    """
+    name, path = repository(ref), path_of(ref)
+    host = name.removesuffix(path).rstrip("/") or "docker.io"
+    tag = ref.partition("@")[0].removeprefix(name).lstrip(":") or "latest"
+    return host, path if "/" in path or host not in ("docker.io", "index.docker.io") else f"library/{path}", tag
+
+
 def digest_of(content: bytes) -> str:
     """The digest by which a registry knows these bytes."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"

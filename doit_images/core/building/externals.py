@@ -93,6 +93,26 @@ def pull(run: Run, decision: Decision) -> bool:
     return bool(wanted)
 
 
+def take(run: Run, ref: str, platform: str, digest: str) -> None:
+    """Let the engine hold, as an external base for a platform, the image with this digest: the one of its tag, or for
+    another platform than the engine's that of the platform itself. ``UserError`` if it does not come."""
+    own = platforms.same(platform, run.local_images.snapshot().platform)
+    pulls = run.kept(_Pulls)
+    with pulls.locks[ref]:
+        by_digest = f"{repository(ref)}@{digest}"
+        if why := _pull_as(run, by_digest, platform, ref if own else beside(ref, platform)):
+            raise UserError(f"the base {ref} cannot be pulled for {platform}: {why}")
+    known(run, ref, platform)
+    run.local_images.changed()
+
+
+def known(run: Run, ref: str, platform: str) -> None:
+    """This base was looked for in this run: it is what its registry has."""
+    pulls = run.kept(_Pulls)
+    pulls.tried.add((ref, platform))
+    pulls.refusals[ref, platform] = ""
+
+
 def refuse_foreign(local_images: LocalImages, decision: Decision) -> None:
     """``UserError`` where the engine holds a base under its name for another platform only: containerd's store would
     let a build start from that. Docker does so too, and warns; here the image has to declare it."""
@@ -159,15 +179,20 @@ def _pull_beside(run: Run, ref: str, platform: str) -> bool:
     """Pull the image of one platform by its own digest and keep it under a name beside the reference's, which goes on
     to mean what it meant."""
     digest = _manifest(ref, platform, run.environ)
-    by_digest = f"{repository(ref)}@{digest}"
-    if not digest or not _docker_pull(by_digest, platform):
-        return False
-    engine = run.engine
-    local_image = engine.snapshot().get(by_digest)
-    if local_image is None or not platforms.serves(engine.config_of(local_image.id).platform, platform):
-        return False
-    engine.tag(local_image.id, beside(ref, platform))
-    return True
+    return bool(digest) and not _pull_as(run, f"{repository(ref)}@{digest}", platform, beside(ref, platform))
+
+
+def _pull_as(run: Run, by_digest: str, platform: str, name: str) -> str:
+    """Pull an image by its digest for a platform, and give it a name; "" or why not."""
+    done = commands.run(["docker", "pull", "--quiet", "--platform", platform, by_digest])
+    local_image = run.engine.snapshot().get(by_digest)
+    if done.status or local_image is None:
+        return done.why or "it is not there"
+    have = run.engine.config_of(local_image.id).platform
+    if not platforms.serves(have, platform):
+        return f"it is for {have}"
+    run.engine.tag(local_image.id, name)
+    return ""
 
 
 def _manifest(ref: str, platform: str, environ: Mapping[str, str]) -> str:
