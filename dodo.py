@@ -10,7 +10,7 @@ from tasks import guide
 from tasks.bases import declared
 
 # what the images are built on
-from tasks.base_image import task_base_image, task_bases_check, task_rebuild_base
+from tasks.base_image import task_base_image, task_rebuild_base
 
 # the package's tasks by further names
 from tasks.guide import task_build, task_build_image_optimized, task_dev, task_down

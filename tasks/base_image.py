@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from glob import glob
 
-from doit_images.cli.action import JSON, Task, act, quiet
+from doit_images.cli.action import Task, act, quiet
 from doit_images.cli.process import current
 from doit_images.core.base.errors import UserError
 from doit_images.core.planning.plan import built_for
@@ -35,11 +35,6 @@ def task_base_image() -> Task | None:
 def task_rebuild_base() -> Task | None:
     """Make the base again, from today's packages, share it, and write the day into docker/base/date.txt"""
     return quiet(_rebuild) if declares_base(ROOT) else None
-
-
-def task_bases_check() -> Task | None:
-    """Show how old the base is and which of Debian's packages in the images have newer versions: [--json]"""
-    return quiet("tasks.bases_view:check", JSON) if declares_base(ROOT) else None
 
 
 class Present:

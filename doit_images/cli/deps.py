@@ -18,6 +18,11 @@ def task_deps_update() -> Task:
     return quiet("doit_images.ui.deps_view:bring_up_to_date", _COOLDOWN, JSON, words="packages")
 
 
+def task_bases_check() -> Task:
+    """Show which external bases moved in their registries, and which packages have newer versions: [--json]"""
+    return quiet("doit_images.ui.bases_check:check", JSON)
+
+
 def task_sbom() -> Task:
     """Write which packages the images hold, as SPDX and CycloneDX documents: [IMAGE …] [--attach]"""
     return quiet("doit_images.ui.documents:sbom", _ATTACH, words="images")

@@ -127,6 +127,14 @@ class LocalBase(Protocol):
     def task(self) -> str:
         """The doit task that brings it."""
 
+    @property
+    def date(self) -> str:
+        """The day that its packages are of (``2026-11-25``), "" where that is not known."""
+
+    @property
+    def renew(self) -> str:
+        """The command that makes it of today's packages."""
+
     def stands_for(self, refs: Iterable[str]) -> bool:
         """Whether one of these references is it."""
 

@@ -40,14 +40,16 @@ def plan(run: Run, images: Sequence[str], *, as_json: bool) -> None:
     run.local_images.expect({(one.ref, one.platform): one.there.config for one in bases if one.moved and one.there})
     now = run.planner.decisions()
     stale = [name for name, one in before.items() if now[name].inputs.fingerprint != one.inputs.fingerprint]
-    found = [_moved(asked, one, [name for name in stale if name in _on(now, one)]) for one in bases if one.moved]
+    found = [
+        _moved(asked, one, [name for name in stale if name in standing_on(now, one)]) for one in bases if one.moved
+    ]
     if as_json:
-        rest = [_state(one) for one in bases if not one.moved]
+        rest = [state(one) for one in bases if not one.moved]
         plan_view.show(run, images, "json", {"bases": [*map(_promised, found), *rest]})
         return
     for moved in found:
         print("\n".join(_lines(moved)), end="\n\n")
-    for line in _others(bases):
+    for line in others(bases):
         print(line)
     print()
     plan_view.show(run, images)
@@ -65,7 +67,7 @@ def pull(run: Run) -> None:
     own = run.local_images.snapshot().platform
     for one in bases:
         if one.moved and one.there:
-            for line in _heading(one):
+            for line in heading(one):
                 run.events.say(line)
             digest = one.there.digest if one.platform == own else one.there.manifest
             externals.take(run, one.ref, one.platform, digest)
@@ -73,7 +75,7 @@ def pull(run: Run) -> None:
             externals.known(run, one.ref, one.platform)
 
 
-def _on(decisions: Mapping[str, Decision], base: Base) -> set[str]:
+def standing_on(decisions: Mapping[str, Decision], base: Base) -> set[str]:
     """The images that read a base themselves or through what they need."""
     found: set[str] = set()
     for name, decision in decisions.items():  # parents first
@@ -103,7 +105,7 @@ def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[Change]:
     ]
 
 
-def _heading(base: Base) -> list[str]:
+def heading(base: Base) -> list[str]:
     """That a base moved, from which digest to which."""
     old, new = (side.digest or side.config.content if side else "nothing" for side in (base.here, base.there))
     what = "moved" if base.here else "is not here yet"
@@ -113,7 +115,7 @@ def _heading(base: Base) -> list[str]:
 def _lines(moved: Moved) -> list[str]:
     """What changed, for people."""
     made = [utc(side.created) if side else "nothing" for side in (moved.base.here, moved.base.there)]
-    lines = [*_heading(moved.base), f"  created   {' → '.join(made)}"]
+    lines = [*heading(moved.base), f"  created   {' → '.join(made)}"]
     lines += [f"  label     {_shown(each)}" for each in moved.labels] if moved.base.here else []
     if moved.packages is None:
         lines.append(f"  packages  not compared: {moved.unknown}")
@@ -129,7 +131,7 @@ def _shown(change: Change) -> str:
     return f"{name} {old} → {new}" if old and new else f"{name} {new} added" if new else f"{name} {old} removed"
 
 
-def _others(bases: Iterable[Base]) -> list[str]:
+def others(bases: Iterable[Base]) -> list[str]:
     """What is to be said of the bases that did not move."""
     bases = list(bases)
     lines = [f"{one.ref}: it cannot be said whether it moved: {one.why}" for one in bases if one.why]
@@ -141,10 +143,11 @@ def _others(bases: Iterable[Base]) -> list[str]:
 def _promised(moved: Moved) -> dict[str, object]:
     packages = None if moved.packages is None else [*map(_plain, moved.packages)]
     changed = {"labels": [*map(_plain, moved.labels)], "packages": packages, "unknown": moved.unknown}
-    return {**_state(moved.base), **changed, "images": list(moved.images)}
+    return {**state(moved.base), **changed, "images": list(moved.images)}
 
 
-def _state(base: Base) -> dict[str, object]:
+def state(base: Base) -> dict[str, object]:
+    """Where a base is here and in its registry, in the form that is promised to scripts."""
     state = "unknown" if base.why else "stays" if base.stays else "moved" if base.moved else "same"
     known = {"ref": base.ref, "platform": base.platform, "state": state, "why": base.why or base.stays}
     return {**known, "here": _side(base.here), "there": _side(base.there)}

@@ -17,7 +17,7 @@ class DeclaredBase:
     """``BASE_IMAGE`` as the settings and the files declare it now, to a run: a ``LocalBase``. Methods raise
     ``UserError``."""
 
-    task = "base_image"
+    task, renew = "base_image", "doit rebuild_base"
 
     def __init__(self, run: Run) -> None:
         self._run, self._settings = run, run.settings
@@ -33,6 +33,11 @@ class DeclaredBase:
             declared = base.declared(self._settings)
             self._identities[platform] = debian.identity(ROOT, platform) if declared else ""
         return self._identities[platform]
+
+    @property
+    def date(self) -> str:
+        """The day that its packages are of."""
+        return debian.date_of(ROOT)
 
     def stands_for(self, refs: Iterable[str]) -> bool:
         """Whether one of these references is it."""

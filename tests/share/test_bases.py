@@ -198,3 +198,53 @@ def test_a_base_whose_registry_does_not_answer_fails_a_build_and_no_plan(
     assert f"{outside.ref('alpine')}: the registry {server.address} does not answer" in done.stderr
     assert "Traceback" not in done.stderr
     assert lab.actions()["copies"] == "build", "nothing was built"
+
+
+def test_of_bases_that_are_not_debian_is_said_what_is_known_and_by_whom(
+    lab: Lab, busybox: str, outside: Outside
+) -> None:
+    """The programs are stand-ins for apk and dnf, in whose formats they answer; no base is Debian's."""
+    program = "FROM tst-busybox:1\nCOPY --chmod=755 <<'EOF' {}\n#!/bin/sh\n{}\nEOF\n"
+    lists = "[ $1 != list ] || echo 'musl-1.3-r0 x86_64 {musl} (MIT) [upgradable from: musl-1.2-r0]'"
+    says = 'case "$*" in *makecache*) echo Updating;; *installed) echo bash 5.1-1;; *) echo bash 5.2-1;; esac'
+    bases = {
+        "alpine": program.format("/sbin/apk", lists),
+        "offline": program.format("/sbin/apk", "echo temporary error >&2; exit 1"),
+        "fedora": program.format("/usr/bin/dnf", says),
+        "micro": "FROM scratch\nCOPY <<EOF /etc/os-release\nID=fedora\nEOF\n",
+        "distroless": "FROM scratch\nCOPY <<EOF /var/lib/dpkg/status.d/tzdata\nPackage: tzdata\nVersion: 1\nEOF\n",
+    }
+    services = []
+    for name, dockerfile in bases.items():
+        outside.publish(name, dockerfile)
+        services.append(f"  {name}: {{image: PREFIX/{name}, build: {name}}}\n")
+        lab.write({f"{name}/Dockerfile": f"FROM {outside.ref(name)}\nLABEL a=PREFIX\n"})
+    lab.write({"compose.yml": f"name: PREFIX\nservices:\n{''.join(services)}"})
+    lab.build()
+
+    done = lab.doit("bases_check", "--json")
+    assert done.returncode == 1, "a fix is missing"
+    assert "1 security fixes are not in the images" in done.stderr
+    found = {one["ref"].rpartition("/")[2][:-2]: one for one in json.loads(done.stdout)["bases"]}
+    assert {name: (one["state"], one["manager"]) for name, one in found.items()} == {
+        "alpine": ("same", "apk"),
+        "offline": ("same", None),
+        "fedora": ("same", "dnf"),
+        "micro": ("same", None),
+        "distroless": ("same", None),
+    }
+    musl = {"name": "musl", "installed": "1.2-r0", "available": "1.3-r0", "security": None}
+    assert found["alpine"]["newer"] == [musl]
+    bash = {"name": "bash", "installed": "5.1-1", "available": "5.2-1", "security": True}
+    assert found["fedora"]["newer"] == [bash]
+    assert found["offline"]["packages_why"] == "apk cannot be asked what is newer: temporary error"
+    for name in ("micro", "distroless"):
+        assert found[name]["packages_why"] == "it has no apt, apk or dnf, so its registry's digest alone is known"
+
+    outside.publish("fedora", "FROM scratch\nCOPY <<EOF /f\nEOF\n")
+    done = lab.doit("bases_check")
+    assert f"{outside.ref('fedora')} (linux/amd64) moved: sha256:" in done.stdout
+    assert "  apk  1 newer: musl 1.2-r0 → 1.3-r0\n" in done.stdout
+    assert "(doit build_optimized --pull)" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "apt-get" not in done.stdout + done.stderr

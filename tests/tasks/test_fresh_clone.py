@@ -56,7 +56,7 @@ INSTALLING = [
     pytest.param("ci_test -- -k password", marks=pytest.mark.all),
 ]
 """What installs more than requirements.txt locks: not what others must do without."""
-FOUND = {"bases_check": " security fixes of Debian are not in the images (doit rebuild_base)"}
+FOUND = {"bases_check": " security fixes are not in the images (doit rebuild_base)"}
 """What may be found on the day of the test, and is then told by the status too."""
 ELSEWHERE = {
     "up_optimized": "test_stack.py",

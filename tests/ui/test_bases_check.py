@@ -1,4 +1,4 @@
-"""How old is the base, and what in the images is older than what Debian has now?"""
+"""What is newer than the packages in bases and images, by whom each base has for that?"""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from doit_images.ci.updating import debian, managers
+from doit_images.ci.updating.managers import Pending
 from doit_images.core.base.errors import UserError
 from doit_images.core.engine.client import Engine
-from tasks import ROOT, debian_packages
-from tasks.bases_view import age_of, text
-from tasks.debian_packages import Pending
-from tests.conftest import Lab
+from doit_images.share.bases import Base
+from doit_images.ui.bases_check import Packages, age_of, text
+from tests.conftest import ROOT, Lab
 
 OLD = """Package: tzdata
 Status: install ok installed
@@ -34,7 +35,7 @@ Listing...
 
 
 def test_what_apt_lists_is_read_by_image() -> None:
-    assert debian_packages.parsed(LISTED) == {
+    assert debian.parsed(LISTED) == {
         "auth": [
             Pending("openssl", "3.5.1-1", "3.5.2-1", security=True),
             Pending("tzdata", "2025a-0", "2026b-0", security=False),
@@ -51,17 +52,40 @@ def test_an_answer_that_was_cut_off_is_not_taken_for_nothing_to_do(
     (tmp_path / "docker").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with pytest.raises(UserError, match="did not arrive whole"):
-        debian_packages.pending("base", {"auth": b""})
+        debian.pending("base", {"auth": b""})
 
 
 def test_security_fixes_come_first() -> None:
-    found = {"auth": list(reversed(debian_packages.parsed(LISTED)["auth"])), "redis": []}
-    assert text("debian:1", 40, 30, found).splitlines() == [
-        "debian:1: its packages are 40 days old (30 are allowed)",
-        "auth   2 newer, 1 of them security fixes: openssl 3.5.1-1 → 3.5.2-1, tzdata 2025a-0 → 2026b-0",
-        "redis  0 newer, 0 of them security fixes",
+    found = Packages("apt", {"auth": list(reversed(debian.parsed(LISTED)["auth"])), "base:": []})
+    assert text(Base("debian:1", "linux/amd64", why="the registry docker.io does not answer"), found) == [
+        "debian:1: it cannot be said whether it moved: the registry docker.io does not answer",
+        "  auth  2 newer, 1 of them security fixes: openssl 3.5.1-1 → 3.5.2-1, tzdata 2025a-0 → 2026b-0",
+        "  apt   0 newer, 0 of them security fixes",
     ]
     assert age_of("no day", date(2026, 1, 1)) is None
+
+
+@pytest.mark.parametrize(
+    ("manager", "printed", "found"),
+    [
+        (
+            "apk",
+            "a-b-1.2-r0 x86_64 {a} (MIT AND X) [upgradable from: a-b-1.1-r9]\nb-1-r0 x86_64 {b} (MIT) [installed]\n",
+            [Pending("a-b", "1.1-r9", "1.2-r0", None)],
+        ),
+        (
+            "dnf",  # as version 4 writes it; 5 writes no empty lines
+            "== --installed\na 1-1\n\nb 1-1\n\n== --upgrades\na 1:1-3\n\nb 1-2\n\n== --security\na 1:1-2\n\n",
+            [Pending("a", "1-1", "1:1-3", security=True), Pending("b", "1-1", "1-2", security=False)],
+        ),
+        ("dnf", "== --installed\na 1-1\n== --upgrades\n== --security\n", []),
+    ],
+)
+def test_what_other_managers_list_is_read(
+    monkeypatch: pytest.MonkeyPatch, manager: str, printed: str, found: list[Pending]
+) -> None:
+    monkeypatch.setattr(managers, "answer", lambda base, asked, script: printed)
+    assert managers.newer("base", manager) == found
 
 
 @pytest.mark.engine
@@ -86,7 +110,7 @@ def test_an_image_needs_neither_apt_nor_a_shell_to_be_looked_into(lab: Lab) -> N
         }
     )
     lab.build()
-    whole, parts, none = (debian_packages.list_of(Engine(), lab.ref(name)) for name in ("whole", "parts", "none"))
+    whole, parts, none = (debian.list_of(Engine(), lab.ref(name)) for name in ("whole", "parts", "none"))
     assert whole == OLD.encode()
     assert parts is not None
     assert {each.strip() for each in parts.decode().split("\n\n")} == {
@@ -98,7 +122,7 @@ def test_an_image_needs_neither_apt_nor_a_shell_to_be_looked_into(lab: Lab) -> N
 
 @pytest.mark.engine
 def test_apt_says_what_is_newer(base_image: str) -> None:
-    found = debian_packages.pending(base_image, {"old": OLD.encode(), "none": b""})
+    found = debian.pending(base_image, {"old": OLD.encode(), "none": b""})
     assert [each.name for each in found["old"]] == ["tzdata"]
     assert found["old"][0].installed == "2020a-0+deb11u1"
     assert found["none"] == []
@@ -110,9 +134,10 @@ def test_the_task_shows_all_images(stack_images: None) -> None:
         [sys.executable, "-m", "doit", "bases_check", "--json"], cwd=ROOT, capture_output=True, text=True
     )
     shown = json.loads(done.stdout)
-    assert shown["base"]["days"] >= 0
-    assert next(iter(shown["images"])) == "base"
-    assert {"auth", "memory", "orchestrator", "postgres", "redis"} <= set(shown["images"])
-    fixes = any(each["security"] for packages in shown["images"].values() for each in packages)
-    late = shown["base"]["days"] > shown["base"]["allowed_days"]
+    assert shown["own_base"]["days"] >= 0
+    [base] = shown["bases"]
+    assert base["manager"] == "apt"
+    assert {"auth", "memory", "orchestrator", "postgres", "redis"} <= set(base["images"])
+    fixes = any(each["security"] for packages in (base["newer"], *base["images"].values()) for each in packages)
+    late = shown["own_base"]["days"] > shown["own_base"]["allowed_days"]
     assert (done.returncode != 0) == (fixes or late), done.stderr

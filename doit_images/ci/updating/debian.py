@@ -10,8 +10,9 @@ import io
 import re
 import tarfile
 from collections.abc import Mapping
-from typing import NamedTuple
 
+from doit_images.ci.updating import managers
+from doit_images.ci.updating.managers import Pending
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
 from doit_images.core.engine.client import Engine
@@ -22,7 +23,7 @@ from doit_images.stack import one_container
 _LISTS = ("/var/lib/dpkg/status", "/var/lib/dpkg/status.d")
 _LINE = re.compile(r"(?P<name>[^/\s]+)/(?P<suites>\S+) (?P<new>\S+) \S+ \[upgradable from: (?P<old>[^\]]+)\]")
 # Without capabilities root may write only what is its own.
-_SCRIPT = """set -eu
+_SCRIPT = """
 mkdir -p /tmp/lists /tmp/apt/lists/partial /tmp/apt/cache/archives/partial
 tar -x -f - -C /tmp/lists
 set -- -qq -o Dir::State::Lists=/tmp/apt/lists -o Dir::Cache=/tmp/apt/cache
@@ -31,30 +32,13 @@ for list in /tmp/lists/*; do
     echo "== ${list##*/}"
     apt "$@" -o Dir::State::status="$list" list --upgradable 2>/dev/null
 done
-echo =.
 """
-# The last line: a busy engine may lose what a container prints, and nothing would look like nothing to do.
-_WHOLE = "\n=.\n"
-
-
-class Pending(NamedTuple):
-    """A package of which there is a newer version, and whether that is a security fix."""
-
-    name: str
-    installed: str
-    available: str
-    security: bool
 
 
 def pending(base: str, lists: Mapping[str, bytes]) -> dict[str, list[Pending]]:
     """What is newer than in these lists of packages (by the name of an image), as the sources of the image ``base``
     have it now. ``UserError`` where apt cannot be asked."""
-    options = ["--rm", "--interactive", "--user=0:0", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
-    argv = ["docker", "run", *options, "--env=LC_ALL=C", "--entrypoint=sh", base, "-c", _SCRIPT]
-    done = commands.run(argv, stdin=_packed(lists)).checked("apt cannot be asked what is newer")
-    if not done.stdout.endswith(_WHOLE):
-        raise UserError("apt's list of newer packages did not arrive whole", remedy="run it again")
-    newer = parsed(done.stdout)
+    newer = parsed(managers.answer(base, "apt", _SCRIPT, _packed(lists)))
     return {name: newer[name] for name in lists}
 
 
