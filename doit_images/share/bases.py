@@ -7,16 +7,19 @@ same.
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from doit_images.core.base import platforms
 from doit_images.core.base.references import place_of, repository
 from doit_images.core.base.timestamps import epoch_seconds
 from doit_images.core.engine.client import ImageConfig, normalise
 from doit_images.share.no_answer import NoImage, Unavailable
+from doit_images.share.reaching import HUB
 from doit_images.share.registry import Registry, described
 from doit_images.share.share import insecure
 from doit_images.share.transport import answered, limited, parsed
@@ -29,6 +32,7 @@ PINNED = "it is pinned by its digest"
 _AT_ONCE = 8
 _BILL_SECONDS, _LARGEST_BILL = 30.0, 100_000_000
 _SBOM = "https://spdx.dev/Document"
+Answer = TypeVar("Answer")
 _NONSENSE = (KeyError, TypeError, ValueError, AttributeError)
 
 
@@ -65,7 +69,7 @@ class Bases:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._registries: dict[str, Registry] = {}
+        self._registries: dict[str, list[Registry]] = {}
         self._lock = threading.Lock()
 
     def ask(self, images: Iterable[ImageInputs]) -> list[Base]:
@@ -79,10 +83,10 @@ class Bases:
         """The SBOM (SPDX) that BuildKit attested to an image in the registry of a base; None where there is none."""
         if side is None or not side.digest:
             return None
-        registry, path, _ = self._place(ref)
+        path = place_of(ref)[1]
         try:
             with limited(_BILL_SECONDS, _LARGEST_BILL):
-                return answered(lambda: _attested(registry, path, side.digest, platform))
+                return self._first(ref, lambda registry: _attested(registry, path, side.digest, platform))
         except (Unavailable, NoImage):
             return None
 
@@ -95,25 +99,38 @@ class Bases:
             held = own.held(platform)
             if held is None or own.made_here(held[1]):
                 return Base(ref, platform, here, stays=f"`{own.task}` makes it here, or brings it")
-        registry, path, tag = self._place(ref)
-        try:
-            digest = registry.digest(path, tag)
-            if not digest:
-                raise NoImage(f"has no {path}:{tag}")
-            if here and digest in self._digests(ref, platform):
-                return Base(ref, platform, here, here)
-            with registry.client.looking():
-                there = answered(lambda: _there(registry, path, digest, platform))
-        except (Unavailable, NoImage) as error:
-            return Base(ref, platform, here, why=f"the registry {registry.address} {error}")
-        return Base(ref, platform, here, there)
-
-    def _place(self, ref: str) -> tuple[Registry, str, str]:
         host, path, tag = place_of(ref)
+
+        def looked(registry: Registry) -> Side:
+            if not (digest := registry.digest(path, tag)):
+                raise NoImage(f"has no {path}:{tag}")
+            same = here if digest in self._digests(ref, platform) else None
+            return same or _there(registry, path, digest, platform)
+
+        try:
+            return Base(ref, platform, here, self._first(ref, looked))
+        except (Unavailable, NoImage) as error:
+            return Base(ref, platform, here, why=f"the registry {host} {error}")
+
+    def _first(self, ref: str, ask: Callable[[Registry], Answer]) -> Answer:
+        """What the first registry answers that the engine would take a reference from: mirrors, and then the one that
+        the reference names, whose failure counts. Raises ``Unavailable`` and ``NoImage``."""
+        *mirrors, registry = self._registries_of(place_of(ref)[0])
+        for mirror in mirrors:
+            with contextlib.suppress(Unavailable, NoImage), mirror.client.looking():
+                return answered(partial(ask, mirror))
+        with registry.client.looking():
+            return answered(partial(ask, registry))
+
+    def _registries_of(self, host: str) -> list[Registry]:
         with self._lock:
             if host not in self._registries:
-                self._registries[host] = Registry(host, insecure=insecure)
-            return self._registries[host], path, tag
+                urls = (self._run.engine.info().get("RegistryConfig") or {}).get("Mirrors") if host == HUB else ()
+                split = [url.rstrip("/").partition("://") for url in urls or ()]
+                plain = {at for kind, _, at in split if kind == "http"}
+                mirrors = [Registry(at, insecure=plain.__contains__) for _, _, at in split]
+                self._registries[host] = [*mirrors, Registry(host, insecure=insecure)]
+            return self._registries[host]
 
     def _here(self, ref: str, platform: str) -> Side | None:
         found = self._run.local_images.base(ref, platform)
@@ -124,11 +141,11 @@ class Bases:
 
     def _digests(self, ref: str, platform: str) -> Iterator[str]:
         """The digests under which the registry of a base gave the image that the engine holds."""
-        local = self._run.local_images
-        found, prefix = local.base(ref, platform), f"{repository(normalise(ref))}@"
-        for name, image in local.snapshot().by_name.items():
-            if found and image.id == found[1].id and name.startswith(prefix):
-                yield name.removeprefix(prefix)
+        local, prefix = self._run.local_images, f"{repository(normalise(ref))}@"
+        if found := local.base(ref, platform):
+            names = local.snapshot().by_name.items()
+            yield from (name.removeprefix(prefix) for name, image in names
+                        if image.id == found[1].id and name.startswith(prefix))  # fmt: skip
 
 
 def _there(registry: Registry, path: str, digest: str, platform: str) -> Side:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from benchmarks.newer_engine import newer_engine
+from benchmarks.temporary_engine import TemporaryEngine
+from doit_images.core.base.references import beside
+from doit_images.share.bases import Bases
 from tests import loopback
 from tests.conftest import Lab, docker
 
@@ -43,6 +48,19 @@ P:musl
 V:{0}-r0
 A:x86_64
 EOF
+"""
+
+TWO = """
+ARG TARGETARCH
+FROM scratch AS amd64
+COPY <<EOF /f
+own
+EOF
+FROM scratch AS arm64
+COPY <<EOF /f
+other {}
+EOF
+FROM ${{TARGETARCH}}
 """
 
 
@@ -80,8 +98,24 @@ def outside(lab: Lab, server: loopback.Service) -> Outside:
     return Outside(lab, server)
 
 
+@pytest.fixture(scope="module")
+def newest(engine: None) -> Iterator[TemporaryEngine]:
+    """An engine whose BuildKit pushes indexes with attestations, and of several platforms."""
+    with newer_engine("tst-bases-", containerd_store=True) as one:
+        yield one
+
+
+def push(patches: pytest.MonkeyPatch, engine: TemporaryEngine, ref: str, dockerfile: str, option: str) -> None:
+    with patches.context() as patch:
+        for name, value in engine.environ.items():
+            patch.setenv(name, value)
+        argv = ["buildx", "build", "--provenance=false", option, "--push", "--tag", ref, "-"]
+        done = docker(*argv, stdin=dockerfile.encode())
+    assert done.returncode == 0, done.stderr
+
+
 def test_packages_are_compared_by_the_sboms_that_buildkit_attested(
-    lab: Lab, busybox: str, outside: Outside, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, busybox: str, outside: Outside, newest: TemporaryEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outside.publish("scanner", SCANNER)
     lab.write(
@@ -90,24 +124,56 @@ def test_packages_are_compared_by_the_sboms_that_buildkit_attested(
             "app/Dockerfile": f"FROM {outside.ref('alpine')}\n",
         }
     )
-    build = ["buildx", "build", "--provenance=false", f"--sbom=generator={outside.ref('scanner')}", "--push"]
-    with newer_engine("tst-sbom-", containerd_store=True) as engine:
+    sbom, ref = f"--sbom=generator={outside.ref('scanner')}", outside.ref("alpine")
+    push(monkeypatch, newest, ref, ALPINE.format("1.2"), sbom)
+    assert lab.doit("build_optimized", "--pull").returncode == 0, "one that is not here yet is brought"
+    lab.nameless.add(ref)
+    push(monkeypatch, newest, ref, ALPINE.format("1.3").replace("P:musl", "P:busybox\nV:1\n\nP:musl"), sbom)
+    text = lab.doit("plan", "--pull").stdout
+    assert "  packages  busybox 1 added, musl 1.2-r0 → 1.3-r0\n  builds    app\n" in text
+    push(monkeypatch, newest, ref, ALPINE.format("1.2") + "LABEL only=this\n", sbom)
+    assert "  packages  the same\n" in lab.doit("plan", "--pull").stdout
 
-        def publish(text: str) -> None:
-            with monkeypatch.context() as patch:
-                for name, value in engine.environ.items():
-                    patch.setenv(name, value)
-                done = docker(*build, "--tag", outside.ref("alpine"), "-", stdin=text.encode())
-                assert done.returncode == 0, done.stderr
 
-        publish(ALPINE.format("1.2"))
-        assert lab.doit("build_optimized", "--pull").returncode == 0, "one that is not here yet is brought"
-        lab.nameless.add(outside.ref("alpine"))
-        publish(ALPINE.format("1.3").replace("P:musl", "P:busybox\nV:1\n\nP:musl"))
-        text = lab.doit("plan", "--pull").stdout
-        assert "  packages  busybox 1 added, musl 1.2-r0 → 1.3-r0\n  builds    app\n" in text
-        publish(ALPINE.format("1.2") + "LABEL only=this\n")
-        assert "  packages  the same\n" in lab.doit("plan", "--pull").stdout
+def test_an_index_that_is_another_moves_only_the_platform_whose_image_is(
+    lab: Lab, outside: Outside, newest: TemporaryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref, both = outside.ref("two"), "--platform=linux/amd64,linux/arm64"
+    lab.write(
+        {
+            "compose.yml": """
+                name: PREFIX
+                services:
+                  own: {image: PREFIX/own, build: own}
+                  other: {image: PREFIX/other, build: other}
+                """,
+            "own/Dockerfile": f"FROM {ref}\nLABEL a=PREFIX\n",
+            "other/Dockerfile": f"FROM --platform=linux/arm64 {ref} AS o\nFROM scratch\nCOPY --from=o /f /\n",
+        }
+    )
+    push(monkeypatch, newest, ref, TWO.format("1"), both)
+    assert lab.build() == {"own": "built", "other": "built"}
+    foreign = beside(ref, "linux/arm64")
+    lab.nameless |= {ref, foreign}
+    before = lab.image_id(foreign)
+    push(monkeypatch, newest, ref, TWO.format("2"), both)
+    bases = {one["platform"]: one for one in json.loads(lab.doit("plan", "--pull", "--json").stdout)["bases"]}
+    assert bases["linux/amd64"]["state"] == "same"
+    assert (bases["linux/arm64"]["state"], bases["linux/arm64"]["images"]) == ("moved", ["other"])
+    assert lab.build("--pull") == {"other": "built"}
+    assert lab.image_id(foreign) not in ("", before)
+
+
+def test_docker_hub_is_asked_by_its_mirrors_as_the_engine_does(outside: Outside, server: loopback.Service) -> None:
+    digest = outside.publish("alpine", ALPINE.format("3.20"))
+    name = outside.ref("alpine").removeprefix(f"{server.address}/")
+    info = {"RegistryConfig": {"Mirrors": ["http://localhost:1/", f"http://{server.address}/"]}}
+    nothing: Any = SimpleNamespace(base=lambda ref, platform: None)
+    run: Any = SimpleNamespace(own_base=None, engine=SimpleNamespace(info=lambda: info), local_images=nothing)
+    read: Any = SimpleNamespace(read_for={name: ("linux/amd64",)})
+    [base] = Bases(run).ask([read])
+    assert base.there
+    assert (base.there.digest, base.there.labels["kept"]) == (digest, "1")
 
 
 def project(lab: Lab, outside: Outside) -> tuple[str, str]:

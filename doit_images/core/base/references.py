@@ -154,9 +154,11 @@ def place_of(ref: str) -> tuple[str, str, str]:
     (('docker.io', 'library/python', '3.13'), ('localhost:5000', 'app/auth', 'latest'))
     """
     name, path = repository(ref), path_of(ref)
-    host = name.removesuffix(path).rstrip("/") or "docker.io"
+    host = name.removesuffix(path).rstrip("/")
     tag = ref.partition("@")[0].removeprefix(name).lstrip(":") or "latest"
-    return host, path if "/" in path or host not in ("docker.io", "index.docker.io") else f"library/{path}", tag
+    if host in ("", "docker.io", "index.docker.io"):
+        return "docker.io", path if "/" in path else f"library/{path}", tag
+    return host, path, tag
 
 
 def digest_of(content: bytes) -> str:
