@@ -32,6 +32,7 @@ from spdx_tools.spdx.validation.document_validator import validate_full_spdx_doc
 from doit_images.ci.sbom import program, provenance
 from doit_images.ci.sbom.attached import KINDS, PROVENANCE, SPDX
 from doit_images.ci.sbom.bom import Bom, cyclonedx, parts_of, spdx, spdx_3, url
+from doit_images.ci.sbom.compared import differences
 from doit_images.ci.sbom.installed import Installed, Package, read
 from doit_images.core.base.settings import Settings
 from doit_images.core.history.store import Build
@@ -482,3 +483,26 @@ def test_it_says_what_python_and_dpkg_say_themselves(image: str, stack_images: N
         distributions = {line.lower().replace("_", "-").replace(".", "-", 0).replace(" ", "@") for line in listed}
         assert {url.removeprefix("pkg:pypi/") for url in named if url.startswith("pkg:pypi/")} >= distributions
         assert all("is locked" in each["sourceInfo"] for each in document["packages"] if "pypi" in each["SPDXID"])
+
+
+def listed(name: str, version: str, purl: str = "") -> dict[str, Any]:
+    refs = {"externalRefs": [{"referenceType": "purl", "referenceLocator": purl}]} if purl else {}
+    return {"name": name, "versionInfo": version, **refs}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "found"),
+    [
+        ([listed("a", "1")], [listed("a", "2"), listed("b", "1")], [("a", "1", "2"), ("b", "", "1")]),
+        (
+            [listed("six", "1", "pkg:pypi/six@1"), listed("six", "1", "pkg:deb/debian/six@1")],
+            [listed("six", "1", "pkg:pypi/six@1"), listed("six", "2", "pkg:deb/debian/six@2")],
+            [("six", "1", "2")],
+        ),
+        ([listed("a", "1"), listed("a", "2")], [listed("a", "2")], [("a", "1, 2", "2")]),
+        ([{**listed("image", "1"), "primaryPackagePurpose": "CONTAINER"}], [], []),
+        ([None, {}, {"name": "a", "externalRefs": [None, {}]}], None, [("None", "?", ""), ("a", "?", "")]),
+    ],
+)
+def test_two_bills_differ_in_packages(before: Any, now: Any, found: list[tuple[str, str, str]]) -> None:
+    assert differences({"packages": before}, {"packages": now}) == found
