@@ -15,6 +15,8 @@ from tasks import ROOT, pages
 
 _FENCE = re.compile(r"^( *)(```|~~~).*?^ *\2", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\((?!https?://|mailto:)([^)#\s]*)(?:#([^)\s]*))?\)")
+_HERE = re.compile(r"\[(yes|part|no)\]\([\w-]+\.md[^)]*\)((?: \[test\]\(\.\./tests/[\w/]+/test_\w+\.py\))*)")
+_PEER = re.compile(r"–|\[(?:yes|part|no)\]\(https://[^)\s]+\)")
 
 
 def markdown() -> list[str]:
@@ -71,6 +73,21 @@ def test_a_file_that_is_named_is_there() -> None:
 @pytest.mark.parametrize("name", markdown())
 def test_every_link_leads_somewhere(name: str) -> None:
     assert lost(ROOT / name) == []
+
+
+def compared() -> list[list[str]]:
+    """The rows of docs/compared.md: the feature, what is here, and what each of ten peers has."""
+    lines = (ROOT / "docs/compared.md").read_text().splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if re.match(r"\| \w", line)]
+
+
+@pytest.mark.parametrize("row", compared(), ids=lambda row: row[0])
+def test_what_is_compared_names_its_evidence(row: list[str]) -> None:
+    here = _HERE.fullmatch(row[1])
+    assert here
+    assert (here[1] == "no") == (not here[2]), "what is claimed here names a test"
+    assert [cell for cell in row[2:] if not _PEER.fullmatch(cell)] == []
+    assert len(row) == 12
 
 
 def test_links_that_lead_nowhere_are_found(tmp_path: Path) -> None:
