@@ -1,7 +1,8 @@
 """Which tasks does a command line select, and what is wrong with one that cannot be understood?
 
-Each task has ``--help`` and ``-q``, and those that build have ``--dry-run`` and ``--pull``. An unknown task, image or
-option is answered with the nearest one that there is; doit's own answer to a wrong option lists its internal objects.
+Each task has ``--help`` and ``-q``, and those that build have ``--dry-run``, ``--pull``, ``--watch`` and ``--events``.
+An unknown task, image or option is answered with the nearest one that there is; doit's own answer to a wrong option
+lists its internal objects.
 """
 
 from __future__ import annotations
@@ -15,7 +16,20 @@ from doit.cmdparse import CmdParseError
 from doit.exceptions import InvalidCommand
 from doit.task import Task
 
-from doit_images.cli.options import DRY_RUN, HELP, PULL, QUIET, WISHES, builds, general, names, wrong_option
+from doit_images.cli.options import (
+    DRY_RUN,
+    EVENTS,
+    HELP,
+    PULL,
+    QUIET,
+    WATCH,
+    WISHES,
+    builds,
+    general,
+    names,
+    take,
+    wrong_option,
+)
 from doit_images.cli.part import as_once, narrow
 from doit_images.core.base.errors import nearest
 
@@ -52,6 +66,8 @@ class Control(control.TaskControl):  # type: ignore[misc]
             narrow(self.tasks[name])
         if DRY_RUN["name"] in WISHES:
             self._plan_instead()
+        elif WATCH["name"] in WISHES:
+            self._watch_instead()
         elif PULL["name"] in WISHES:
             for name in map(names(), map("build:{}".format, dict.fromkeys(_images(self.tasks)))):
                 self.tasks[name].task_dep.append(names()("_pull_bases"))
@@ -73,8 +89,7 @@ class Control(control.TaskControl):  # type: ignore[misc]
             raise InvalidCommand(wrong_option(task.name, task.params, error)) from None
         finally:
             task.params = own
-        read: Any = task.options
-        WISHES.update(option["name"] for option in (HELP, QUIET, DRY_RUN, PULL) if read.pop(option["name"], False))
+        take(task.options)
         if HELP["name"] in WISHES:
             from doit_images.cli import help
 
@@ -87,12 +102,7 @@ class Control(control.TaskControl):  # type: ignore[misc]
         selected = self.selected_tasks
         if other := [name for name in selected if not builds(self.tasks[name], self.tasks)]:
             raise InvalidCommand(f"`{other[0]}` has no dry run")
-        images, every = set(wanted(self.tasks, selected)), set(_images(self.tasks))
-        plan = self.tasks[names()("plan")]
-        plan.options = None
-        plan.init_options([PULL["name"]] if PULL["name"] in WISHES else [])
-        plan.pos_arg_val = [] if images == every else sorted(images)
-        self.selected_tasks = [plan.name]
+        self._instead("plan", *({PULL["name"]} & WISHES))
         for task in (self.tasks[name] for name in selected if self.tasks[name].actions):
             if not (task.meta or {}).get("image"):
                 print(f"dry run: after what is planned here, `{task.name}` would run: {task.doc}", file=sys.stderr)
@@ -105,14 +115,14 @@ class Control(control.TaskControl):  # type: ignore[misc]
                 raise InvalidCommand(f"`{task.name}` builds more than images, or none ({dev})")
         self._instead("_watch")
 
-    def _instead(self, plain: str) -> None:
-        """Select this task, for the images of what is selected."""
+    def _instead(self, plain: str, *options: str) -> None:
+        """Select this task with these options, for the images of what is selected."""
         from doit_images.ui.reporter import wanted
 
         images, every = set(wanted(self.tasks, self.selected_tasks)), set(_images(self.tasks))
         task = self.tasks[names()(plain)]
         task.options = None
-        task.init_options([])
+        task.init_options([*options])
         task.pos_arg_val = [] if images == every else sorted(images)
         self.selected_tasks = [task.name]
 

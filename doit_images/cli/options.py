@@ -28,10 +28,9 @@ HELP = _flag("help", "show this", short="h")
 QUIET = _flag("quiet", "say only what fails", short="q")
 DRY_RUN = _flag("dry-run", "only say what would be built, and why: as `plan` does")
 PULL = _flag("pull", "ask the registries of external bases first, and pull those that moved")
-
 WATCH = _flag("watch", "go on with whatever an edit makes stale, until Ctrl-C")
 EVENTS = {**_flag("events", "also what happens, as lines on standard output: json"), "type": str, "default": ""}
-COMMON = (HELP, QUIET, DRY_RUN, WATCH, EVENTS)
+COMMON = (HELP, QUIET, DRY_RUN, PULL, WATCH, EVENTS)
 
 WISHES: set[str] = set()
 """Which of these options this command line has, by name."""
@@ -40,7 +39,7 @@ WISHES: set[str] = set()
 def general(task: Task, tasks: Mapping[str, Task]) -> Iterator[dict[str, Any]]:
     """The options that a task has besides its own."""
     taken = {option.get(kind) for option in task.params for kind in ("short", "long")}
-    for option in (HELP, QUIET, DRY_RUN, PULL) if builds(task, tasks) else (HELP, QUIET):
+    for option in COMMON if builds(task, tasks) else (HELP, QUIET):
         if option["long"] not in taken:
             yield {key: value for key, value in option.items() if key != "short" or value not in taken}
 

@@ -24,7 +24,8 @@ def task_plan() -> Task:
     matrix = option("matrix", False, "as the matrix of jobs that GitHub Actions takes")
     gitlab = option("gitlab", False, "as a child pipeline of GitLab's")
     pull = option("pull", False, "ask the registries of external bases, and plan as if those that moved were here")
-    return quiet(_plan, JSON, inputs, bake, pull, at, staged, since, matrix, gitlab, words="images")
+    watch = option("watch", False, "and again after each edit that makes it another, until Ctrl-C")
+    return quiet(_plan, JSON, inputs, bake, pull, watch, at, staged, since, matrix, gitlab, words="images")
 
 
 def _plan(
@@ -40,12 +41,14 @@ def _plan(
     inputs: bool,
     as_bake: bool,
     pull: bool,
+    watch: bool,
 ) -> None:
     """The plan of the working copy or, with ``at``, of a commit, or of what is ``staged`` for one."""
     # The name of a file may be bytes that are no text: they are printed as `\\udcff`, which JSON can read.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    forms = [name for name, asked in {"inputs": inputs, "bake": as_bake, "pull": pull}.items() if asked]
+    given = {"inputs": inputs, "bake": as_bake, "pull": pull, "watch": watch}
+    forms = [name for name, asked in given.items() if asked]
     commits = [name for name, asked in {"staged": staged, "at": at}.items() if asked]
     for several in (forms, commits):
         if several[1:]:
@@ -69,6 +72,10 @@ def _plan_of_files(run: Run, images: Sequence[str], form: str, *, as_json: bool)
         from doit_images.ui import bases_view
 
         bases_view.plan(run, images, as_json=as_json)
+    elif form == "watch":
+        from doit_images.ui import watching
+
+        watching.watch(run, images, plan=True)
     else:
         from doit_images.ui import plan_view
 

@@ -31,7 +31,7 @@ def watch(run: Run, images: Sequence[str], *, plan: bool = False) -> None:
             if seen != last:
                 stale, last = not last or any(decision.stale for decision in decisions.values()), seen
                 if plan:
-                    plan_view.show(now, images, as_json=False, inputs=False, as_bake=False)
+                    plan_view.show(now, images, "")
                 elif stale:
                     doit(["run", "--continue", *(run.parts.names(f"build:{name}") for name in images or decisions)])
         except UserError as error:
