@@ -74,4 +74,4 @@ def _exported(out: Path, built_for: Sequence[str], engine: str) -> Path:
     """
     if len(built_for) < 2:
         return out
-    return out / (platforms.chosen(built_for, engine) or built_for[0]).replace("/", "_")
+    return out / platforms.held(built_for, engine).replace("/", "_")
