@@ -15,7 +15,7 @@ from pathlib import Path
 
 from doit_images.ci import cache_records
 from doit_images.core.base.references import KEPT, kind_of, path_of, repository, tag_of
-from doit_images.core.base.timestamps import DAY
+from doit_images.core.base.timestamps import DAY, epoch_seconds
 from doit_images.core.building import build_target, context, parents
 from doit_images.core.engine import temporary_tag
 from doit_images.core.engine.client import CacheRecord, LocalImage, normalise
@@ -44,7 +44,7 @@ def all_items(run: Run) -> list[Item]:
 
 def images(run: Run, now: float) -> list[Item]:
     """The images of this project in the engine, those of old fingerprints and those that are needed."""
-    snapshot, users, needed = run.local_images.snapshot(), run.engine.users(), _needed(run)
+    snapshot, users, needed = run.local_images.snapshot(), run.engine.users(), {**_mounted(run), **_needed(run)}
     past = run.history.recent(limit=KEEP)
     used: dict[str, float] = defaultdict(float)
     for build in past:
@@ -62,6 +62,21 @@ def images(run: Run, now: float) -> list[Item]:
         cost = rebuild_cost.get(local_image.id, 0.0)
         items.append(Item(local_image.id, ItemKind.IMAGE, name, layers, idle, cost, why, refs=local_image.tags))
     return items
+
+
+def _mounted(run: Run) -> dict[str, str]:
+    """The images that containers mount, by id, each with why. One whose name was given again since its container was
+    made may be any of that repository."""
+    snapshot, mounted = run.local_images.snapshot(), dict[str, str]()
+    for container, ref, made in run.engine.image_mounts():
+        image_id, _, when = run.engine.tagged(ref).partition(" ")
+        if image_id and epoch_seconds(when) < made:
+            mounted[image_id] = f"the container {container} mounts it"
+            continue
+        for name, image in snapshot.by_name.items():
+            if repository(name) == repository(normalise(ref)):
+                mounted[image.id] = f"the container {container} may mount it"
+    return mounted
 
 
 def _needed(run: Run) -> dict[str, str]:

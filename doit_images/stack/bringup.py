@@ -19,7 +19,7 @@ from doit_images.core.base.command_line import last_words
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.events import Events
 from doit_images.core.base.process import Process
-from doit_images.core.compose.stack import Compose, Service, create_argv, start_argv
+from doit_images.core.compose.stack import Compose, Service, create_argv, recreate_argv, start_argv
 from doit_images.core.engine.client import Engine
 from doit_images.core.run import Run
 from doit_images.stack import images, secrets
@@ -33,6 +33,7 @@ _LEAVE_SECONDS = 10
 _NO_NETWORK = re.compile(
     r"available, non-overlapping IPv4 address pool|predefined address pools have been fully subnetted"
 )
+_NO_IMAGE_MOUNT = 'invalid mount config for type "image"'
 _TRIES = 3  # so often names are put right that somebody else moves
 
 
@@ -94,6 +95,8 @@ def start(compose: Compose, terms: Terms, built: Mapping[str, str] | None = None
 def refused(words: str, log: Path) -> UserError:
     """The error for what Compose said last, with the remedy where it is known."""
     remedy = f"its log is {log}"
+    if _NO_IMAGE_MOUNT in words:
+        remedy = f"this engine mounts no images (volumes of `type: image`), Engine 28 is the first that does; {remedy}"
     if _NO_NETWORK.search(words):
         remedy = (
             "an engine has room for some thirty networks: remove stacks (doit ps --all shows this project's,"
@@ -158,7 +161,12 @@ class _Work(threading.Thread):
             images.put_names_right(engine, self._services, self._built)
             if self._run(create_argv(self._compose)):
                 return False
-            containers = Containers(self._compose.project).look()
+            project = Containers(self._compose.project)
+            there = [container for container in project.look() if container.service in self._services]
+            stale = images.mounting_others(engine, there, self._built)
+            if stale and self._run(recreate_argv(self._compose, {container.service for container in stale})):
+                return False
+            containers = project.look()
             mismatched = images.wrong(engine, containers, self._services, self._built)
             if not mismatched:
                 return True

@@ -104,14 +104,19 @@ def override(
 
 def pinned(config: Mapping[str, Any], images: Mapping[str, Kept]) -> str:
     """The override file, as JSON, that makes each service run this checkout's image: its own, or the one that another
-    service builds under the name that it gives."""
+    service builds under the name that it gives; and mount this checkout's."""
     tags = {normalise(name): image.tag for image in images.values() for name in image.names}
-    services = {}
+    services: dict[str, dict[str, object]] = {}
     for name, service in _all(config, "services"):
         own = images[name].tag if name in images else tags.get(normalise(service.get("image") or name))
-        if own:
-            services[name] = {"image": own}
-    return json.dumps({"services": services}, indent=1, sort_keys=True)
+        mounts = [mount for mount in service.get("volumes") or () if mount.get("type") == "image"]
+        named = [(mount, tags.get(normalise(mount["source"]))) for mount in mounts]
+        volumes = [{**mount, "source": tag} for mount, tag in named if tag]
+        entry: dict[str, object] = {"image": own, "volumes": volumes}
+        if kept := {key: value for key, value in entry.items() if value}:
+            services[name] = kept
+    # What Compose would take for a variable's is doubled, as in its answer.
+    return json.dumps({"services": services}, indent=1, sort_keys=True).replace("$", "$$")
 
 
 def shared(config: Mapping[str, Any], root: Path, joined: Collection[str] = ()) -> list[str]:

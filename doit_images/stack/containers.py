@@ -37,7 +37,8 @@ class Container:
     ``health`` is empty where nothing checks it, ``started`` seconds since the epoch (0: never), ``start_period``
     what its health check grants it to begin, ``restarts`` how often the engine had to start it again, ``ports``
     where its ports are published, as ``address:port → port``, ``volumes`` the named volume at each mount point,
-    ``user`` what it runs as, as its image or Compose says it, ``error`` why the engine could not start it.
+    ``user`` what it runs as, as its image or Compose says it, ``error`` why the engine could not start it, ``images``
+    the names of the images that it mounts, ``created`` seconds since the epoch.
     """
 
     id: str
@@ -57,6 +58,8 @@ class Container:
     project: str = ""
     user: str = ""
     error: str = ""
+    images: tuple[str, ...] = ()
+    created: float = 0.0
 
     @property
     def running(self) -> bool:
@@ -240,6 +243,8 @@ def container_of(inspected: Mapping[str, Any]) -> Container | None:
         project=labels.get(PROJECT) or "",
         user=config.get("User") or "",
         error=state.get("Error") or "",
+        images=tuple(mount["Name"] for mount in mounts if mount["Type"] == "image"),
+        created=epoch_seconds(inspected.get("Created")),
     )
 
 

@@ -8,11 +8,12 @@ image is another configuration, and the next ``docker compose up`` that somebody
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.references import tag_of
+from doit_images.core.base.timestamps import epoch_seconds
 from doit_images.core.compose.stack import Service
 from doit_images.core.engine.client import Engine, normalise
 from doit_images.core.planning import record
@@ -64,9 +65,9 @@ def named(images: Mapping[str, Kept]) -> dict[str, str]:
 
 
 def put_names_right(engine: Engine, services: Mapping[str, Service], images: Mapping[str, str]) -> None:
-    """Make the name that each service is started from refer to the image that was built for it."""
+    """Make each name that a service is started from, or mounts, refer to the image that was built for it."""
     snapshot = engine.snapshot()
-    for name in {normalise(service.image) for service in services.values()} & images.keys():
+    for name in {normalise(ref) for service in services.values() for ref in service.images} & images.keys():
         local_image = snapshot.get(name)
         if local_image is None or local_image.id != images[name]:
             engine.tag(images[name], name)
@@ -78,7 +79,25 @@ def wrong(
     """The containers that were made from a wrong image."""
     known = [container for container in containers if container.service in services]
     wanted = [(container, images.get(normalise(services[container.service].image))) for container in known]
-    return [container for container, image_id in wanted if image_id and not same(engine, container.image_id, image_id)]
+    own = [container for container, image_id in wanted if image_id and not same(engine, container.image_id, image_id)]
+    return own + [container for container in mounting_others(engine, known, images) if container not in own]
+
+
+def mounting_others(engine: Engine, containers: Iterable[Container], images: Mapping[str, str]) -> list[Container]:
+    """The containers that may mount another image than the one that was built for them.
+
+    The engine keeps of such a mount the image's name alone: what that meant when the container was made is certain only
+    if the image got no name since. Compose, before 5, does not look.
+    """
+
+    def certain(ref: str, container: Container) -> bool:
+        wanted = images.get(normalise(ref))
+        if wanted is None:
+            return True
+        image_id, _, when = engine.tagged(ref).partition(" ")
+        return same(engine, image_id, wanted) and epoch_seconds(when) < container.created
+
+    return [one for one in containers if not all(certain(ref, one) for ref in one.images)]
 
 
 def same(engine: Engine, image_id: str, other_id: str) -> bool:

@@ -1,7 +1,7 @@
 """Which services do names mean, what do they need, and which images is that?
 
 What a service needs Compose says itself: `config SERVICE …` answers with these services, whatever they depend on, and
-all of that whose profile has one of them. Images of a part are those that its services are built from, or run.
+all of that whose profile has one of them. Images of a part are those that its services are built from, run or mount.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def known(compose: Compose) -> list[str]:
 
 
 def images_of(images: Mapping[str, Image], services: Mapping[str, Service]) -> list[str]:
-    """Which images these services are built from or run, whoever builds them; not what those build on."""
-    run = {familiar(service.image) for service in services.values()}
+    """Which images these services are built from, run or mount, whoever builds them; not what those build on."""
+    run = {familiar(ref) for service in services.values() for ref in service.images}
     return [
         name for name, image in images.items() if name in services or not run.isdisjoint(map(familiar, image.names))
     ]

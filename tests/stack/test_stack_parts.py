@@ -92,7 +92,9 @@ def test_services() -> None:
                     {"type": "volume", "source": "data", "target": "/data"},
                     {"type": "volume", "target": "/anonymous"},
                     {"type": "bind", "source": "/a", "target": "/b"},
+                    {"type": "image", "source": "weights", "target": "/w"},
                 ],
+                "pre_start": [{"image": "x/setup", "command": ["a"]}, {"command": ["b"]}],
                 "environment": {"PASSWORD": "seemingly-secret"},
                 "develop": {"watch": [{"action": "sync", "path": "/p/a", "target": "/a", "ignore": ["*.md"]}]},
             },
@@ -111,6 +113,7 @@ def test_services() -> None:
         {"/data": "p_data"},
         (80, 443),
         (Sync("sync", Path("/p/a"), "/a", ("*.md",)),),
+        further=("weights", "p-weights", "x/setup"),
     )
     assert (found["many"].replicas, found["many"].builds) == (3, False)
     assert found["provided"].replicas == 0, "it has no container here"

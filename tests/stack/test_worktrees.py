@@ -317,6 +317,11 @@ def test_each_service_runs_the_image_of_this_checkout() -> None:
     images = {"web": Kept(("x/web", "x/web:more"), "x/web:in-1", "sha256:1")}
     pinned = yaml.safe_load(compose_override.pinned(CONFIG, images))
     assert pinned == {"services": {"web": {"image": "x/web:in-1"}, "seen": {"image": "x/web:in-1"}}}
+    mount = {"type": "image", "source": "x/web:more", "target": "/$w", "image": {"subpath": "of"}}
+    other = {"type": "image", "source": "y", "target": "/y"}
+    mounted = {"services": {"run": {"image": "y", "volumes": [mount, other, {"type": "bind", "source": "x/web"}]}}}
+    pinned = yaml.safe_load(compose_override.pinned(mounted, images))
+    assert pinned == {"services": {"run": {"volumes": [{**mount, "source": "x/web:in-1", "target": "/$$w"}]}}}
     assert named(images) == dict.fromkeys(map(normalise, ("x/web", "x/web:more", "x/web:in-1")), "sha256:1")
 
 

@@ -67,7 +67,8 @@ class Service:
     ``provider`` runs it),
     ``builds`` whether it has a ``build:`` section, ``volumes`` where the engine's name of each named volume is mounted,
     ``ports`` the ports of the container that are published. ``context`` and ``dockerfile`` are those of the build,
-    absolute, where they are on this machine.
+    absolute, where they are on this machine. ``further`` are the images, beside its own, that its containers mount
+    (volumes of ``type: image``) or that run before them (``pre_start``).
     """
 
     name: str
@@ -79,6 +80,12 @@ class Service:
     watch: tuple[Sync, ...] = ()
     context: Path | None = None
     dockerfile: Path | None = None
+    further: tuple[str, ...] = ()
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """All images that it takes to start it."""
+        return (self.image, *self.further)
 
 
 @dataclass(frozen=True)
@@ -174,6 +181,12 @@ def create_argv(compose: Compose) -> list[str]:
     return compose.argv("--progress", "plain", "up", "--no-start", "--no-build", "--quiet-pull", *_meant(compose))
 
 
+def recreate_argv(compose: Compose, services: Iterable[str]) -> list[str]:
+    """Make the containers of these services anew, whatever they are, and no others."""
+    words = ("up", "--no-start", "--no-build", "--quiet-pull", "--force-recreate", "--no-deps")
+    return compose.argv("--progress", "plain", *words, *sorted(services))
+
+
 def start_argv(compose: Compose) -> list[str]:
     """Start what was created."""
     if not compose.alone:
@@ -231,7 +244,8 @@ def _service(name: str, declared: Mapping[str, Any], project: str, volumes: Mapp
     build = declared.get("build") or {}
     context = Path(build.get("context") or "")
     named = "" if build.get("dockerfile_inline") else build.get("dockerfile") or "Dockerfile"
-    mounts = [mount for mount in declared.get("volumes") or () if mount.get("type") == "volume" and mount.get("source")]
+    sources = [mount for mount in declared.get("volumes") or () if mount.get("source")]
+    mounts = [mount for mount in sources if mount.get("type") == "volume"]
     return Service(
         name=name,
         image=declared.get("image") or f"{project}-{name}",
@@ -242,7 +256,14 @@ def _service(name: str, declared: Mapping[str, Any], project: str, volumes: Mapp
         watch=tuple(_syncs((declared.get("develop") or {}).get("watch") or ())),
         context=context if context.is_absolute() else None,
         dockerfile=context / named if context.is_absolute() and named else None,
+        further=tuple(_further(declared, sources, project)),
     )
+
+
+def _further(declared: Mapping[str, Any], sources: Iterable[Mapping[str, str]], project: str) -> Iterable[str]:
+    for source in (mount["source"] for mount in sources if mount.get("type") == "image"):
+        yield from (source, f"{project}-{source}")  # for Compose 5 it may be a service whose image has no other name
+    yield from (hook["image"] for hook in declared.get("pre_start") or () if hook.get("image"))
 
 
 def _syncs(rules: Iterable[Mapping[str, Any]]) -> Iterable[Sync]:

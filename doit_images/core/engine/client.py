@@ -265,6 +265,16 @@ class Engine:
             users[container["ImageID"]] = (*users.get(container["ImageID"], ()), name)
         return users
 
+    def image_mounts(self) -> list[tuple[str, str, float]]:
+        """Which containers, running or not, mount which image, by the name that it then had, and when they were made.
+        What that name meant the engine does not say."""
+        return [
+            ((container.get("Names") or [container["Id"][:12]])[0].lstrip("/"), mount["Name"], container["Created"])
+            for container in self._call("GET", "/containers/json?all=1")
+            for mount in container.get("Mounts") or ()
+            if mount["Type"] == "image"
+        ]
+
     def changes(self, container_id: str) -> tuple[list[Mapping[str, Any]], set[str]]:
         """What a container has in a layer of its own, as the engine lists it, with ``Path`` and ``Kind`` (0 changed, 1
         added, 2 deleted); and where something is mounted in it."""
