@@ -234,5 +234,7 @@ class Planner:
             return decided
         from doit_images.core.planning import refused  # a run with nothing to build does not even import it
 
-        engine = "" if self._sources.settings.dedicated_builder else self._local.snapshot().version
-        return refused.without(decided, engine)
+        dedicated, files = self._sources.settings.dedicated_builder, self._sources.project.files
+        version = "" if dedicated else self._local.snapshot().version
+        builds = refused.Builds(version, files, lambda: dedicated or self._local.containerd_store)
+        return refused.without(decided, builds)

@@ -134,10 +134,22 @@ def _failed(build: ImageBuild, outcome: Outcome) -> NoReturn:
             f"{build.name} was not built in {limit}{during}, so it was stopped; its log is {build.log}",
             remedy="BUILD_TIMEOUT says how long a build may take",
         )
-    why = failure.explain(inputs.image, progress, inputs.dockerfile_text, build.log, outcome.status)
-    if step and first_word(step.text) == "RUN" and not build.run.settings.registry_only:
-        why += f"\n  A shell just before it: `doit shell --failed {build.name}`"
-    raise UserError(why)
+    if denied := failure.denied(progress):
+        raise _not_granted(build, denied)
+    raise UserError(failure.explain(inputs.image, progress, inputs.dockerfile_text, build.log, outcome.status))
+
+
+def _not_granted(build: ImageBuild, entitlement: str) -> UserError:
+    from doit_images.core.compose.place import place
+
+    asked = {"security.insecure": "privileged", "network.host": "network"}
+    key = "entitlements" if entitlement in build.inputs.image.entitlements else asked.get(entitlement, "entitlements")
+    return UserError(
+        f"{build.name} asks for the entitlement {entitlement}, which its builder does not grant",
+        where=place(build.run.files, "services", build.name, "build", key),
+        remedy="leave it out, or let the builder grant it: `insecure-entitlements` of a buildkitd.toml,"
+        f" `builder.Entitlements` of the engine's daemon.json; the log is {build.log}",
+    )
 
 
 def _add_to_history(build: ImageBuild, outcome: Outcome, status: Status, **more: object) -> None:

@@ -32,6 +32,8 @@ _ERROR = re.compile(r"^(?:ERROR|error): (.*)$", re.MULTILINE)
 _MISSING_IMAGE = re.compile(r"(?<!\S)([\w.-]+): failed to resolve source metadata")
 _STAGE = re.compile(r"^\s*FROM\s.*\sAS\s+(\S+)", re.MULTILINE | re.IGNORECASE)
 
+_DENIED = re.compile(r"(?:granting|unknown) entitlement (\S+)")
+
 _SIGNALS = {137: "killed, signal 9", 139: "crashed, signal 11", 143: "stopped, signal 15"}
 
 # The first that matches is the hint, so the particular comes before the general; {0} is what the pattern caught.
@@ -131,6 +133,12 @@ def explain(image: Image, progress: Progress, text: str, log: Path, exit_code: i
         [*([f"  Hint: {what_to_do}"] if what_to_do else []), f"  Whole log: {log}"],
     ]
     return "\n\n".join("\n".join(part) for part in parts if part)
+
+
+def denied(progress: Progress) -> str:
+    """The entitlement for which the builder, or buildx, refused the whole build; "" if none."""
+    found = _DENIED.search(progress.tail) if progress.failed() is None else None
+    return found[1] if found else ""
 
 
 def hint(evidence: str) -> str:

@@ -31,7 +31,7 @@ from doit_images.core.compose.answer import EPOCH, PLATFORMS
 from doit_images.core.compose.image import Image, Secret, is_remote
 
 DEFAULT_FILE = "docker-compose.optimized.yml"
-_FORMAT = 10  # of project.json: raised whenever what is kept there changes its meaning
+_FORMAT = 11  # of project.json: raised whenever what is kept there changes its meaning
 _OPTIONAL = "x-optional-secrets"
 # In the order in which Compose looks for them: the first that is there, and the first of those that are put over it.
 _COMPOSE_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
@@ -243,9 +243,12 @@ def _problems(
             yield f"additional_contexts.{key} names {value!r}, which is not a service with a build section"
 
 
-def _unsupported(build: Mapping[str, object]) -> dict[str, str]:
-    """The settings of a build that buildx has no option for."""
+def _unsupported(build: Mapping[str, Any]) -> dict[str, str]:
+    """The settings of a build that buildx has no option for. Of a secret's owner and mode Compose's versions write
+    the values in several ways, and BuildKit goes by the Dockerfile's: that there are some is all."""
     kept = {key: value for key, value in build.items() if key not in _HONOURED and not key.startswith("x-")}
+    parts = {key for item in build.get("secrets") or () if isinstance(item, Mapping) for key in item}
+    kept |= {f"secrets.{key}": True for key in sorted(parts & {"uid", "gid", "mode"})}
     return {key: json.dumps(value, sort_keys=True) for key, value in kept.items()}
 
 

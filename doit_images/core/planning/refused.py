@@ -3,16 +3,18 @@
 From 0.17 on, which is in Engine 27.4, it refuses all names of a context that are not UTF-8: of files, and what links
 lead to. Older ones build them. What is not sent, because nothing copies it or an ignore file hides it, is no problem
 for either. A secret whose file is not there is one for all, even where no step mounts it; an image that is here needs
-none.
+none. Attestations have to be kept: the engine's own BuildKit makes none for the classic store.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+from doit_images.core.compose.place import place
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning.action import Action
 from doit_images.core.planning.plan import Decision
@@ -20,12 +22,21 @@ from doit_images.core.planning.plan import Decision
 _SINCE = (27, 4)
 
 
-def without(decided: Mapping[str, Decision], engine: str) -> dict[str, Decision]:
-    """The same decisions, parents first, where what an engine of this version ("": not known) refuses to build is
-    broken, and what needs it."""
+@dataclass(frozen=True)
+class Builds:
+    """Who builds, and by which Compose ``files``: the engine of this ``version`` ("": not known), or not; ``attests``
+    says whether it makes attestations."""
+
+    version: str
+    files: Sequence[Path]
+    attests: Callable[[], bool]
+
+
+def without(decided: Mapping[str, Decision], builds: Builds) -> dict[str, Decision]:
+    """The same decisions, parents first, where what would be refused is broken, and what needs it."""
     decisions: dict[str, Decision] = {}
     for name, decision in decided.items():
-        why = problem(decision.inputs, engine) if decision.builds else ""
+        why = problem(decision.inputs, builds) if decision.builds else ""
         held_up = (parent for parent in decision.inputs.parents.values() if decisions[parent].action == Action.BROKEN)
         if not why and (parent := next(held_up, "")):
             why = f"needs `{parent}`, which is broken"
@@ -35,16 +46,20 @@ def without(decided: Mapping[str, Decision], engine: str) -> dict[str, Decision]
     return decisions
 
 
-def problem(inputs: ImageInputs, engine: str) -> str:
-    """Why an engine of this version (``28.5.2``) cannot build this image; "" if nothing stands in its way, or if the
-    version does not say."""
+def problem(inputs: ImageInputs, builds: Builds) -> str:
+    """Why this image cannot be built; "" if nothing stands in its way, or if that is not known."""
     for secret in inputs.image.secrets:
         if secret.file and not os.path.exists(secret.file):  # noqa: PTH110  never raises
             return f"the secret {secret.id} is to be read from {secret.file}, which is not there"
-    path = next(_odd(inputs), "") if refuses(engine) else ""
+    for key, asked in (("provenance", inputs.image.provenance), ("sbom", inputs.image.sbom)):
+        if asked and not builds.attests():
+            where = place(builds.files, "services", inputs.name, "build", key)
+            what = f"build.{key} asks for an attestation, which the engine's classic store cannot keep"
+            return f"{where}: {what} (leave it out, turn containerd's store on, or set BUILDER_DRIVER=docker-container)"
+    path = next(_odd(inputs), "") if refuses(builds.version) else ""
     if not path:
         return ""
-    what = f"the BuildKit of Engine {engine} refuses names that are not UTF-8"
+    what = f"the BuildKit of Engine {builds.version} refuses names that are not UTF-8"
     return f"{what}: {readable(path)} (rename it, or hide it in the ignore file)"
 
 

@@ -231,11 +231,17 @@ def test_what_cannot_be_honoured_is_the_problem_of_that_image_alone(tmp_path: Pa
         ({"no_cache_filter": ["a"]}, "no_cache_filter", ("a",)),
         ({"isolation": "hyperv"}, "unsupported", {"isolation": '"hyperv"'}),
         ({"of_tomorrow": {"b": 1, "a": 2}}, "unsupported", {"of_tomorrow": '{"a": 2, "b": 1}'}),
+        (
+            {"secrets": [{"source": "s"}, {"source": "t", "uid": "1", "mode": 256, "x-a": 1}]},
+            "unsupported",
+            {"secrets.mode": "true", "secrets.uid": "true"},
+        ),
         ({"x-mine": 1}, "unsupported", {}),
     ],
 )
 def test_a_key_of_another_compose_breaks_nothing(declared: dict[str, object], field: str, value: object) -> None:
-    answer = {"name": "shop", "services": {"web": {"build": {"context": "/src", **declared}}}}
+    secrets = {name: {"file": f"/{name}"} for name in "st"}
+    answer = {"name": "shop", "secrets": secrets, "services": {"web": {"build": {"context": "/src", **declared}}}}
     image = project.resolved(answer, (Path("/src/compose.yml"),), {}).images["web"]
     assert getattr(image, field) == value
     assert image.problem == ""
