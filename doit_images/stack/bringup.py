@@ -22,7 +22,7 @@ from doit_images.core.base.process import Process
 from doit_images.core.compose.stack import Compose, Service, create_argv, recreate_argv, start_argv
 from doit_images.core.engine.client import Engine
 from doit_images.core.run import Run
-from doit_images.stack import images, secrets
+from doit_images.stack import images, passed_over, secrets
 from doit_images.stack.containers import Container, Containers
 from doit_images.stack.events import waiting
 from doit_images.stack.health import Health, ServiceHealth, Waited, WaitLimits, wait
@@ -61,7 +61,10 @@ def start(compose: Compose, terms: Terms, built: Mapping[str, str] | None = None
     Compose cannot begin; a service that does not become healthy is told by the outcome, for the caller to decide what
     follows (see ``explain``).
     """
-    services = compose.services()
+    config = compose.config()
+    services = compose.meant(config)
+    for sentence in passed_over.sentences(config, compose):
+        print(sentence, file=sys.stderr)
     expected = {name: service.replicas for name, service in services.items() if service.replicas}
     project = Containers(compose.project)
     project.put_names_right()

@@ -23,6 +23,7 @@ from doit_images.core.engine.endpoint import endpoint
 
 PROJECT, SERVICE = "com.docker.compose.project", "com.docker.compose.service"
 _DIRECTORY = "com.docker.compose.project.working_dir"
+_HOOK = "com.docker.compose.hook"
 ONE_OFF = "com.docker.compose.oneoff"
 _TRIES, _PAUSE = 20, 0.25
 _GOING = (403, 404, 409)  # it is gone already, just going, or still used by what is going: it is looked at again
@@ -217,10 +218,11 @@ def _listed(filters: Mapping[str, list[str]]) -> tuple[list[Any], list[Any], lis
 
 
 def container_of(inspected: Mapping[str, Any]) -> Container | None:
-    """The container in the engine's answer to ``docker inspect``; None for one of ``docker compose run``."""
+    """The container in the engine's answer to ``docker inspect``; None for one of ``docker compose run``, or of a hook
+    before a service starts, which Compose 5 leaves there when it fails."""
     config, state, host = inspected["Config"], inspected["State"], inspected.get("HostConfig") or {}
     labels = config.get("Labels") or {}
-    if labels.get(ONE_OFF) == "True":
+    if labels.get(ONE_OFF) == "True" or _HOOK in labels:
         return None
     check = config.get("Healthcheck") or {}
     health = (state.get("Health") or {}).get("Status") or ""

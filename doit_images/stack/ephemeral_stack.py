@@ -23,7 +23,7 @@ from pathlib import Path
 from doit_images.core.base import lock, places
 from doit_images.core.base.errors import UserError
 from doit_images.core.compose.stack import Compose
-from doit_images.stack import bringup, secrets
+from doit_images.stack import bringup, ending, secrets
 from doit_images.stack.bringup import Terms
 from doit_images.stack.containers import Containers, projects
 from doit_images.stack.free_port import is_free
@@ -68,7 +68,12 @@ def running(compose: Compose, terms: Terms, built: Mapping[str, str] | None = No
         atexit.register(forget)
         stack.callback(atexit.unregister, forget)
         stack.callback(forget)
-        yield _start(own, stack, lambda started: bringup.start(started, terms, built))
+        started = _start(own, stack, lambda one: bringup.start(one, terms, built))
+        try:
+            yield started
+        finally:
+            if why := ending.begin(started.compose):
+                print(why, file=sys.stderr)
 
 
 def _start(compose: Compose, stack: contextlib.ExitStack, start: Callable[[Compose], Waited]) -> EphemeralStack:

@@ -19,11 +19,11 @@ from doit_images.core.base import commands
 from doit_images.core.base.confirm import confirm
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import size_text
-from doit_images.core.compose.stack import down_argv
+from doit_images.core.compose.stack import Compose, down_argv
 from doit_images.core.engine.client import Engine
 from doit_images.core.planning.action import Action
 from doit_images.core.run import Run
-from doit_images.stack import checkout, parts
+from doit_images.stack import checkout, ending, parts
 from doit_images.stack.checkout import Choice
 from doit_images.stack.containers import Belongings, Containers, composed
 from doit_images.stack.events import ServicesListed, rows
@@ -106,7 +106,7 @@ def down(run: Run, services: Sequence[str], *, volumes: bool, yes: bool, all_wor
                 )
             if not yes:
                 confirm()
-        failures = [why for choice, left in going if (why := _remove(choice, left, volumes=volumes))]
+        failures = [why for choice, left in going if (why := _remove(run, choice, left, volumes=volumes))]
     if failures:
         raise UserError("; ".join(failures))
 
@@ -129,22 +129,23 @@ def _down_part(run: Run, services: Sequence[str], *, volumes: bool, yes: bool) -
         if data and not yes:
             print(f"this removes {what}", file=sys.stderr)
             confirm()
+        names = sorted({one.service for one in going})
+        if why := ending.begin(compose, *names):
+            raise UserError(why)
         argv = ["docker", "compose", "--progress", "plain", "--project-name", compose.project]
-        argv += [
-            "rm",
-            "--stop",
-            "--force",
-            *(["--volumes"] if volumes else []),
-            *sorted({one.service for one in going}),
-        ]
+        argv += ["rm", "--stop", "--force", *(["--volumes"] if volumes else []), *names]
         commands.run(argv, cwd=Path("/")).checked("docker compose rm")
         if data:
             commands.run(["docker", "volume", "rm", "--force", *data]).checked("the data cannot be removed")
     print(f"removed {what}", file=sys.stderr)
 
 
-def _remove(choice: Choice, left: Belongings, *, volumes: bool) -> str:
+def _remove(run: Run, choice: Choice, left: Belongings, *, volumes: bool) -> str:
     """Remove one stack, and say so; "" or why it is still there."""
+    files = tuple(map(Path, choice.files))
+    there = files and all(file.is_file() for file in files)
+    if there and (why := ending.begin(Compose(files, choice.name, run.environ))):
+        return f"{choice.name}: {why}"
     done = commands.run(down_argv(choice.name, volumes=volumes), cwd=Path("/"))
     if done.status:
         return f"{choice.name}: docker compose down: {done.why}"

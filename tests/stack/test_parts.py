@@ -6,6 +6,7 @@ On the engine with Compose of this machine and, with ``--all``, with that of Deb
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,7 +25,7 @@ from doit_images.stack.checkout import project_of
 from doit_images.stack.dev import _Seen
 from tests.conftest import ROOT, docker
 from tests.stack.test_shell import Terminal
-from tests.stack.test_stack import Stack
+from tests.stack.test_stack import Followed, Stack
 from tests.waiting import patience, until
 
 PROJECT = {
@@ -243,7 +244,9 @@ def test_edits_of_what_a_part_does_not_need_are_none_of_its_business(stack: Stac
 def test_a_service_that_a_provider_runs_has_no_container_to_wait_for(stack: Stack, tmp_path: Path) -> None:
     provider = tmp_path / "bin" / "lends-a-store"
     provider.parent.mkdir()
-    provider.write_text('#!/bin/sh\necho \'{"type": "setenv", "message": "URL=lent"}\'\n')
+    asked = tmp_path / "asked"
+    lends = '[ "$3" != up ] || echo \'{"type": "setenv", "message": "URL=lent"}\''
+    provider.write_text(f'#!/bin/sh\necho "$@" >> {asked}\n{lends}\n')
     provider.chmod(0o755)
     web = "{image: tst-busybox:1, command: [sleep, '1000'], init: true, stop_grace_period: 0s, depends_on: [store]}"
     services = f"{{store: {{provider: {{type: {provider.name}}}}}, lent: {web}}}"
@@ -255,6 +258,71 @@ def test_a_service_that_a_provider_runs_has_no_container_to_wait_for(stack: Stac
     assert done.returncode == 0, done.stderr
     done = stack.doit("exec", "lent", "env", **given)
     assert "STORE_URL=lent" in done.stdout.splitlines(), done.stderr
+    done = stack.doit("down_optimized", **given)
+    assert done.returncode == 0, done.stderr
+    words = [line.split() for line in asked.read_text().splitlines() if line.startswith("compose ")]
+    assert ["down" in line for line in words] == [*[False] * (len(words) - 1), True], "who lends it is told"
+
+
+HOOKED = """
+    name: PREFIX
+    services:
+      hooked:
+        image: tst-busybox:1
+        command: [sleep, "1000"]
+        init: true
+        stop_grace_period: 0s
+        volumes: ["./told:/told"]
+        post_start: [{command: [sh, -c, "echo began >> /told/all"]}]
+        pre_stop: [{command: [sh, -c, "echo ends >> /told/all"]}]
+"""
+NEWER = """
+        models: [small]
+        develop: {watch: [{action: sync, path: sources, target: /sources, initial_sync: true}]}
+    models: {small: {model: ai/small, context_size: 1024}}
+"""
+MODEL = """#!/bin/sh
+echo "$@" >> ASKED
+case $1 in
+  docker-cli-plugin-metadata)
+    echo '{"SchemaVersion": "0.1.0", "Vendor": "tests", "Version": "v1.0.0", "ShortDescription": "none"}' ;;
+  ls) echo '[]' ;;
+  status) echo '{"endpoint": "http://models.example/"}' ;;
+esac
+"""
+
+
+@pytest.mark.all
+def test_hooks_models_and_a_first_sync_are_passed_on(stack: Stack, tmp_path: Path) -> None:
+    one, knows, asked = Stack(tmp_path), "DOCKER_CONFIG" in stack.environ, tmp_path / "asked"
+    one.environ = dict(stack.environ)
+    one.write({"compose.yml": HOOKED + (NEWER if knows else ""), "sources/a": "from PREFIX\n", "told/all": ""})
+    if knows:
+        plugin = Path(stack.environ["DOCKER_CONFIG"], "cli-plugins", "docker-model")
+        plugin.write_text(MODEL.replace("ASKED", str(asked)))
+        plugin.chmod(0o755)
+    followed = Followed(one)
+    try:
+        followed.wait_for("following edits")
+        followed.process.send_signal(signal.SIGINT)
+        assert followed.process.wait(patience()) == 130
+        said = "".join(followed.said)
+        assert ("services.hooked.post_start is passed over by Compose 2." in said) != knows
+        if knows:
+            inside = docker("exec", one.ids()["hooked"], "sh", "-c", "cat /sources/a; env").stdout.splitlines()
+            assert {f"from {one.prefix}", "SMALL_URL=http://models.example/", "SMALL_MODEL=ai/small"} <= set(inside)
+            assert {"pull ai/small", "configure --context-size 1024 ai/small"} <= set(asked.read_text().splitlines())
+        before = one.ids()
+        assert one.doit("up_optimized").returncode == 0
+        assert (one.ids() == before) != knows, (
+            "what dev mounted is mounted no more: Compose replaces it, without its hook"
+        )
+        done = one.doit("down_optimized")
+        assert done.returncode == 0, done.stderr
+        told = (tmp_path / "told/all").read_text().split()
+        assert told == (["began", "began", "ends"] if knows else [])
+    finally:
+        one.close()
 
 
 # ---- what is chosen

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.events import Events
 from doit_images.core.compose.stack import (
@@ -30,7 +31,7 @@ from doit_images.core.compose.stack import (
     start_argv,
 )
 from doit_images.core.run import Run
-from doit_images.stack import bringup, ephemeral_stack, secrets, watch
+from doit_images.stack import bringup, ephemeral_stack, passed_over, secrets, watch
 from doit_images.stack.bringup import Terms
 from doit_images.stack.containers import Container, Containers, container_of
 from doit_images.stack.dev import Reaction, mounted, reaction
@@ -168,6 +169,30 @@ def test_a_container() -> None:
     assert "seemingly-secret" not in repr(found)
     once = json.loads(json.dumps(INSPECTED).replace('"False"', '"True"'))
     assert container_of(once) is None
+    hook = json.loads(json.dumps(INSPECTED).replace("com.docker.compose.oneoff", "com.docker.compose.hook"))
+    assert container_of(hook) is None
+
+
+@pytest.mark.parametrize(("version", "told"), [("2.26.1-4", 6), ("2.30.3", 2), ("v2.34.0", 0), ("5.5.0", 0)])
+def test_what_this_compose_passes_over_is_said(version: str, told: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(
+        Compose, "run", lambda self, *words: asked.append(words) or commands.Done(0, f"{version}\n".encode(), "", {})
+    )
+    mounts = [{"type": "bind", "source": "/a", "bind": {"recursive": "disabled"}}, {"type": "tmpfs"}]
+    web = {
+        "post_start": [], "pre_stop": [], "networks": {"n": {"gw_priority": 1, "driver_opts": {}}, "m": None},
+        "volumes": mounts,
+    }  # fmt: skip
+    found = passed_over.sentences({"services": {"web": web}, "networks": {"n": {"enable_ipv4": False}}}, COMPOSE)
+    assert len(found) == told
+    if told == 6:
+        assert found[0] == (
+            f"services.web.post_start is passed over by Compose {version}: 2.30 is the first that does what it says"
+        )
+    assert asked == [("version", "--short")]
+    assert passed_over.sentences({"services": {"web": {"networks": {"n": None}}}}, COMPOSE) == []
+    assert len(asked) == 1
 
 
 def test_rows_are_plain_data() -> None:

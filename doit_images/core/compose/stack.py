@@ -165,7 +165,11 @@ class Compose:
 
     def services(self) -> dict[str, Service]:
         """The services that are meant of this project; ``UserError`` as ``config``."""
-        services = services_of(self.config())
+        return self.meant(self.config())
+
+    def meant(self, config: Mapping[str, Any]) -> dict[str, Service]:
+        """The same, of what ``config`` answered."""
+        services = services_of(config)
         return {name: services[name] for name in self.only} if self.alone else services
 
     def run(
