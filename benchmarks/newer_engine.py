@@ -84,6 +84,15 @@ def unpacked(folder: Path = FOLDER) -> Path:
         return found
 
 
+def compose_alone(folder: Path) -> dict[str, str]:
+    """What makes the docker command that is here use the suite's Compose, and nothing else of it: an environment, with
+    a new configuration in ``folder``. ``UserError`` as ``unpacked``."""
+    plugins = folder / "cli-plugins"
+    plugins.mkdir()
+    (plugins / "docker-compose").symlink_to(unpacked() / "usr/libexec/docker/cli-plugins/docker-compose")
+    return {"DOCKER_CONFIG": str(folder)}
+
+
 def mirror(indextargets: Iterable[str]) -> str:
     """The mirror of Debian that this machine itself uses, from ``URI CODENAME ORIGIN`` lines; ``UserError`` for none.
 

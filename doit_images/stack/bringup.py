@@ -175,7 +175,8 @@ class _Work(threading.Thread):
                 return True
         names = ", ".join(f"{container.name} ({container.image})" for container in mismatched)
         raise UserError(
-            f"Compose used other images than were built here: {names}", remedy="find out who else tags them"
+            f"Compose used other images than were built here: {names}",
+            remedy="find out who else tags them, or pulls them: `pull_policy`",
         )
 
     def _run(self, argv: Sequence[str]) -> int:

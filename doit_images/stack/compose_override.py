@@ -155,7 +155,8 @@ def _shares(name: str, service: Mapping[str, Any], owners: Mapping[str, str], ro
             yield f"{name} has the {what} of the container {container}, which is not this stack's"
     for link in service.get("external_links") or ():
         yield f"{name} is linked to the container {link.partition(':')[0]}, which is not this stack's"
-    if any(mount.get("source") in _SOCKETS for mount in service.get("volumes") or ()):
+    mounted = any(mount.get("source") in _SOCKETS for mount in service.get("volumes") or ())
+    if mounted or service.get("use_api_socket"):
         yield f"{name} has the engine's socket: it sees the containers of all checkouts"
     for path in _written(service, root):
         yield f"{name} writes to {path}, which lies outside of this checkout and is the same for all"

@@ -68,8 +68,15 @@ def dev(run: Run, services: Sequence[str], *, no_deps: bool) -> None:
     start(run, compose, "dev")
     said = run.parts.names.in_text("no longer following; the stack still runs (`doit down` ends it)")
     atexit.register(print, said, file=sys.stderr)
-    with Follower(compose) as logs:
+    with Follower(compose, followed(seen.services, compose.only)) as logs:
         _follow(_Stack(run, compose, logs), seen, before)
+
+
+def followed(services: Mapping[str, Service], only: tuple[str, ...]) -> tuple[str, ...]:
+    """Whose logs are shown: of the services that are meant (none: all), without those that want no attention
+    (``attach: false``)."""
+    wanted = tuple(name for name, service in services.items() if service.attach)
+    return only if len(wanted) == len(services) else wanted
 
 
 def mounted(compose: Compose, override: Path) -> Compose:

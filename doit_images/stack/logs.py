@@ -40,14 +40,14 @@ def show_line(line: bytes, *, color: bool) -> None:
 
 
 class Follower:
-    """What the services write, passed on to standard output: a context.
+    """What these services write (default: all), passed on to standard output: a context.
 
     Compose up to 2.26 loses sight of a container that restarts, so it is asked again after each reaction, for
     everything since the last it told.
     """
 
-    def __init__(self, compose: Compose) -> None:
-        self._compose = compose
+    def __init__(self, compose: Compose, services: Sequence[str] = ()) -> None:
+        self._compose, self._services = compose, services
         self._color = sys.stdout.isatty()
         self._since = time.time()
         self._going = threading.Event()
@@ -81,9 +81,8 @@ class Follower:
         while not self._ended and not commands.stopping():
             if not self._going.wait(timeout=1):
                 continue
-            argv = logs_argv(
-                self._compose, self._compose.only, follow=True, since=f"{self._since:.3f}", color=self._color
-            )
+            since = f"{self._since:.3f}"
+            argv = logs_argv(self._compose, self._services, follow=True, since=since, color=self._color)
             with (
                 contextlib.suppress(commands.Stopped, UserError),
                 commands.start(argv, cwd=self._compose.directory, env=self._compose.env) as process,

@@ -67,12 +67,7 @@ def stack(busybox: str, request: pytest.FixtureRequest, tmp_path_factory: pytest
     one = Stack(tmp_path_factory.mktemp("parts"))
     one.write(PROJECT)
     if request.param != "here":
-        plugins = tmp_path_factory.mktemp("docker") / "cli-plugins"
-        plugins.mkdir()
-        (plugins / "docker-compose").symlink_to(
-            newer_engine.unpacked() / "usr/libexec/docker/cli-plugins/docker-compose"
-        )
-        one.environ["DOCKER_CONFIG"] = str(plugins.parent)
+        one.environ |= newer_engine.compose_alone(tmp_path_factory.mktemp("docker"))
     yield one
     one.close()
 

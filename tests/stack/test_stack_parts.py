@@ -34,8 +34,7 @@ from doit_images.core.run import Run
 from doit_images.stack import bringup, ephemeral_stack, passed_over, secrets, watch
 from doit_images.stack.bringup import Terms
 from doit_images.stack.containers import Container, Containers, container_of
-from doit_images.stack.dev import Reaction, mounted, reaction
-from doit_images.stack.edits import edited, stats_of
+from doit_images.stack.dev import Reaction, edited, followed, mounted, reaction, stats_of
 from doit_images.stack.ephemeral_stack import free_port
 from doit_images.stack.events import rows
 from doit_images.stack.health import RESTARTS, STEADY_SECONDS, Health, Moment, ServiceHealth, Waited, WaitLimits, judge
@@ -100,7 +99,7 @@ def test_services() -> None:
                 "develop": {"watch": [{"action": "sync", "path": "/p/a", "target": "/a", "ignore": ["*.md"]}]},
             },
             "many": {"image": "y", "deploy": {"replicas": 3}},
-            "provided": {"provider": {"type": "somebody"}},
+            "provided": {"provider": {"type": "somebody"}, "attach": False},
         },
         "volumes": {"data": {"name": "p_data"}},
     }
@@ -118,6 +117,10 @@ def test_services() -> None:
     )
     assert (found["many"].replicas, found["many"].builds) == (3, False)
     assert found["provided"].replicas == 0, "it has no container here"
+    assert [name for name in found if not found[name].attach] == ["provided"]
+    assert followed(found, ()) == ("base", "many", "web")
+    assert followed({"web": found["web"]}, ("web",)) == ("web",)
+    assert followed({"web": found["web"]}, ()) == ()
     assert "seemingly-secret" not in repr(found)
 
 

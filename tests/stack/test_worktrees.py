@@ -203,7 +203,7 @@ CONFIG: dict[str, Any] = {
             "volumes_from": ["container:web-1:ro", "container:theirs", "db"],
             "external_links": ["theirs:t"],
         },
-        "inside": {"image": "x/near", "network_mode": "shop-front"},
+        "inside": {"image": "x/near", "network_mode": "shop-front", "use_api_socket": True},
     },
     "networks": {
         "default": {"name": "shop-b_default", "ipam": {}},
@@ -300,6 +300,7 @@ def test_an_external_network_is_joined_when_it_is_asked_for() -> None:
 
 def test_what_is_still_shared_is_said() -> None:
     assert compose_override.shared(CONFIG, Path("/b")) == [
+        "inside has the engine's socket: it sees the containers of all checkouts",
         "near has the shared memory of the container theirs, which is not this stack's",
         "near is linked to the container theirs, which is not this stack's",
         "seen is in the network of this machine: the ports that it listens on cannot be moved",

@@ -68,7 +68,7 @@ class Service:
     ``builds`` whether it has a ``build:`` section, ``volumes`` where the engine's name of each named volume is mounted,
     ``ports`` the ports of the container that are published. ``context`` and ``dockerfile`` are those of the build,
     absolute, where they are on this machine. ``further`` are the images, beside its own, that its containers mount
-    (volumes of ``type: image``) or that run before them (``pre_start``).
+    (volumes of ``type: image``) or that run before them (``pre_start``), ``attach`` whether its log is of interest.
     """
 
     name: str
@@ -81,6 +81,7 @@ class Service:
     context: Path | None = None
     dockerfile: Path | None = None
     further: tuple[str, ...] = ()
+    attach: bool = True
 
     @property
     def images(self) -> tuple[str, ...]:
@@ -261,6 +262,7 @@ def _service(name: str, declared: Mapping[str, Any], project: str, volumes: Mapp
         context=context if context.is_absolute() else None,
         dockerfile=context / named if context.is_absolute() and named else None,
         further=tuple(_further(declared, sources, project)),
+        attach=declared.get("attach") is not False,
     )
 
 
