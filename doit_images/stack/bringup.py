@@ -19,8 +19,8 @@ from doit_images.core.base.command_line import last_words
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.events import Events
 from doit_images.core.base.process import Process
-from doit_images.core.compose.stack import Compose, Service, create_argv, recreate_argv, start_argv
-from doit_images.core.engine.client import Engine
+from doit_images.core.compose.stack import Compose, Service, create_argv, pull_argv, recreate_argv, start_argv
+from doit_images.core.engine.client import Engine, normalise
 from doit_images.core.run import Run
 from doit_images.stack import images, passed_over, secrets
 from doit_images.stack.containers import Container, Containers
@@ -160,14 +160,17 @@ class _Work(threading.Thread):
         still of another after some tries."""
         engine = Engine()
         mismatched: list[Container] = []
+        pull = self._pulled()
+        if pull is None:
+            return False
         for _ in range(_TRIES):
             images.put_names_right(engine, self._services, self._built)
-            if self._run(create_argv(self._compose)):
+            if self._run(create_argv(self._compose, pull=pull)):
                 return False
             project = Containers(self._compose.project)
             there = [container for container in project.look() if container.service in self._services]
             stale = images.mounting_others(engine, there, self._built)
-            if stale and self._run(recreate_argv(self._compose, {container.service for container in stale})):
+            if stale and self._run(recreate_argv(self._compose, {container.service for container in stale}, pull=pull)):
                 return False
             containers = project.look()
             mismatched = images.wrong(engine, containers, self._services, self._built)
@@ -176,8 +179,17 @@ class _Work(threading.Thread):
         names = ", ".join(f"{container.name} ({container.image})" for container in mismatched)
         raise UserError(
             f"Compose used other images than were built here: {names}",
-            remedy="find out who else tags them, or pulls them: `pull_policy`",
+            remedy="find out who else tags them",
         )
+
+    def _pulled(self) -> str | None:
+        """How Compose is to pull: as the files say, unless that would be in place of what was built here; then the
+        others are pulled beforehand. None where that failed."""
+        pulling = {name for name, service in self._services.items() if service.pulls}
+        others = {name for name in pulling if normalise(self._services[name].image) not in self._built}
+        if pulling == others:
+            return ""
+        return None if others and self._run(pull_argv(self._compose, others)) else "missing"
 
     def _run(self, argv: Sequence[str]) -> int:
         # Compose that is killed while it replaces a container leaves two of them, and one by a name of the moment.

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from doit_images.core.base import commands, files
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.events import CommandEnded
 from doit_images.core.compose.stack import Compose, Service
+from doit_images.core.engine.client import normalise
 from doit_images.core.engine.endpoint import leading_to
 from doit_images.core.run import Run
 from doit_images.stack import bringup, checkout, images, one_container, parts
@@ -48,7 +49,7 @@ def once(run: Run, words: Sequence[str], *, no_deps: bool, user: str) -> None:
                 raise UserError(bringup.explain(outcome, compose))
     options = ["--rm", "--no-deps", *([] if has_terminal() else ["--no-TTY"]), *_as(user)]
     override = run.folder / "once" / f"{compose.project}-{service}.yml"
-    files.write(override, _without_build(services[service]))
+    files.write(override, _as_built(services[service], built))
     compose = replace(compose, files=(*compose.files, override))
     with one_container.named(run.engine) as name:
         _show(run, compose, ["--progress", "quiet", "run", "--name", name, *options, *words])
@@ -77,11 +78,12 @@ def _images_put_right(run: Run, compose: Compose) -> dict[str, str]:
     return built
 
 
-def _without_build(service: Service) -> str:
-    """An override by which a service has its image, and nothing to build it from: ``run`` has no ``--no-build``, and
-    Compose 2.40 builds in it what is there."""
+def _as_built(service: Service, built: Collection[str]) -> str:
+    """An override by which a service has its image, nothing to build it from, and if it was built here nothing to pull:
+    ``run`` has no ``--no-build``, and Compose 2.40 builds in it what is there."""
     name, image = (json.dumps(text.replace("$", "$$")) for text in (service.name, service.image))
-    return f"services:\n  {name}:\n    image: {image}\n    build: !reset null\n"
+    pull = "    pull_policy: missing\n" if normalise(service.image) in built else ""
+    return f"services:\n  {name}:\n    image: {image}\n    build: !reset null\n{pull}"
 
 
 def _show(run: Run, compose: Compose, words: Sequence[str]) -> None:

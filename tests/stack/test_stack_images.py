@@ -16,6 +16,7 @@ from doit_images.core.engine.client import Engine, normalise
 from doit_images.stack import bringup, images
 from doit_images.stack.bringup import Terms
 from doit_images.stack.health import WaitLimits
+from tests import loopback
 from tests.conftest import docker
 from tests.stack.test_stack import Stack
 from tests.waiting import patience
@@ -143,6 +144,42 @@ def ids(one: Checkout) -> dict[str, str]:
     return {ref: one.image_id(ref)}
 
 
+def test_nothing_is_pulled_over_what_was_built_here(busybox: str, tmp_path: Path) -> None:
+    """As with `docker compose up --build`: `pull_policy` is about images that others build."""
+    services = """
+        name: PREFIX
+        services:
+          built: {image: AT/PREFIX/built, build: app, pull_policy: always, init: true, stop_grace_period: 0s}
+          user: {image: AT/PREFIX/built, pull_policy: always, init: true, stop_grace_period: 0s}
+          theirs: {image: AT/PREFIX/theirs, pull_policy: always, init: true, stop_grace_period: 0s}
+        """
+    one = Stack(tmp_path)
+    with loopback.bare_registry(tmp_path / "registry") as server:
+        names = [f"{server.address}/{one.prefix}/{name}" for name in ("built", "theirs")]
+        one.write({
+            "compose.yml": services.replace("AT", server.address),
+            "app/Dockerfile": 'FROM tst-busybox:1\nCOPY whose /\nCMD ["sleep", "1000"]\n',
+            "app/whose": "of a registry",
+        })  # fmt: skip
+        try:
+            for name in names:
+                docker("buildx", "build", "--quiet", "--tag", name, str(tmp_path / "app"))
+                assert docker("push", "--quiet", name).returncode == 0
+                docker("tag", "tst-busybox:1", name)
+            one.write({"app/whose": "of PREFIX"})
+            one.up()
+            for name, whose in (
+                ("built", f"of {one.prefix}"),
+                ("user", f"of {one.prefix}"),
+                ("theirs", "of a registry"),
+            ):
+                assert docker("exec", one.ids()[name], "cat", "/whose").stdout == whose, name
+            done = one.doit("run_once", "--no-deps", "user", "grep", one.prefix, "/whose")
+            assert done.returncode == 0, done.stderr
+        finally:
+            one.close()
+
+
 def test_a_name_that_is_moved_between_build_and_start(
     pair: Pair, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -175,6 +212,6 @@ def test_a_name_that_is_moved_between_build_and_start(
     with pytest.raises(UserError, match=r"^Compose used other images than were built here: .*twin-1"):
         start(first, right, tmp_path)
     assert first.running() == {}, "nothing of the other's was started"
-    monkeypatch.setattr(images, "put_names_right", lambda *_: [].pop())
-    with pytest.raises(IndexError):
+    monkeypatch.setattr(images, "put_names_right", lambda *_: dict[str, str]()["not foreseen"])
+    with pytest.raises(KeyError, match="not foreseen"):
         start(first, right, tmp_path)

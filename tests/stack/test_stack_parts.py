@@ -27,6 +27,7 @@ from doit_images.core.compose.stack import (
     create_argv,
     down_argv,
     logs_argv,
+    recreate_argv,
     services_of,
     start_argv,
 )
@@ -56,6 +57,8 @@ def test_the_command_lines() -> None:
     assert start_argv(web)[-2:] == ["start", "web"]
     alone = replace(web, alone=True)
     assert create_argv(alone)[-3:] == ["--quiet-pull", "--no-deps", "web"]
+    assert create_argv(alone, pull="missing")[-5:] == ["--quiet-pull", "--pull", "missing", "--no-deps", "web"]
+    assert recreate_argv(COMPOSE, {"web", "db"})[-5:] == ["--quiet-pull", "--force-recreate", "--no-deps", "db", "web"]
     assert start_argv(alone)[-6:] == ["up", "--detach", "--no-build", "--no-recreate", "--no-deps", "web"]
     down = ["docker", "compose", "--progress", "plain", "--project-name", "name", "down", "--remove-orphans"]
     assert down_argv("name", volumes=False) == down

@@ -20,6 +20,7 @@ from doit_images.core.base.shapes import fits
 from doit_images.core.engine.endpoint import endpoint
 
 _REQUIRED = re.compile(r"required variable (\w+) is missing a value(?:: (.*))?")
+_AS_IT_IS = ("missing", "if_not_present", "never", "build")
 _ANYTHING = "1"  # may be a port, a number of containers, a tag
 
 
@@ -68,7 +69,8 @@ class Service:
     ``builds`` whether it has a ``build:`` section, ``volumes`` where the engine's name of each named volume is mounted,
     ``ports`` the ports of the container that are published. ``context`` and ``dockerfile`` are those of the build,
     absolute, where they are on this machine. ``further`` are the images, beside its own, that its containers mount
-    (volumes of ``type: image``) or that run before them (``pre_start``), ``attach`` whether its log is of interest.
+    (volumes of ``type: image``) or that run before them (``pre_start``). ``attach`` is whether its log is of interest,
+    ``pulls`` whether its image is pulled although it is here.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Service:
     dockerfile: Path | None = None
     further: tuple[str, ...] = ()
     attach: bool = True
+    pulls: bool = False
 
     @property
     def images(self) -> tuple[str, ...]:
@@ -180,16 +183,25 @@ class Compose:
         return commands.run(self.argv(*words), cwd=self.directory, env=self.env, stdin=stdin, stdout=stdout)
 
 
-def create_argv(compose: Compose) -> list[str]:
+def create_argv(compose: Compose, *, pull: str = "") -> list[str]:
     """Create what is missing and recreate what changed, in the order of ``depends_on``, and start nothing of it. Never
-    builds: the plan does."""
-    return compose.argv("--progress", "plain", "up", "--no-start", "--no-build", "--quiet-pull", *_meant(compose))
+    builds: the plan does. ``pull`` is the policy for all images, instead of each service's own."""
+    return compose.argv(*_creating(pull), *_meant(compose))
 
 
-def recreate_argv(compose: Compose, services: Iterable[str]) -> list[str]:
-    """Make the containers of these services anew, whatever they are, and no others."""
-    words = ("up", "--no-start", "--no-build", "--quiet-pull", "--force-recreate", "--no-deps")
-    return compose.argv("--progress", "plain", *words, *sorted(services))
+def recreate_argv(compose: Compose, services: Iterable[str], *, pull: str = "") -> list[str]:
+    """The same, for these services and no others, whose containers are made anew whatever they are."""
+    return compose.argv(*_creating(pull), "--force-recreate", "--no-deps", *sorted(services))
+
+
+def _creating(pull: str) -> list[str]:
+    words = ["--progress", "plain", "up", "--no-start", "--no-build", "--quiet-pull"]
+    return [*words, *(["--pull", pull] if pull else [])]
+
+
+def pull_argv(compose: Compose, services: Iterable[str]) -> list[str]:
+    """Pull the images of these services, and not of what they need."""
+    return compose.argv("--progress", "plain", "pull", "--quiet", *sorted(services))
 
 
 def start_argv(compose: Compose) -> list[str]:
@@ -263,6 +275,7 @@ def _service(name: str, declared: Mapping[str, Any], project: str, volumes: Mapp
         dockerfile=context / named if context.is_absolute() and named else None,
         further=tuple(_further(declared, sources, project)),
         attach=declared.get("attach") is not False,
+        pulls=declared.get("pull_policy") not in (None, "", *_AS_IT_IS),
     )
 
 
