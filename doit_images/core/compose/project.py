@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +29,7 @@ from doit_images.core.compose import env_files, tests
 from doit_images.core.compose import needs as build_needs
 from doit_images.core.compose.answer import EPOCH, PLATFORMS
 from doit_images.core.compose.image import Image, Secret, is_remote
+from doit_images.core.compose.place import place
 
 DEFAULT_FILE = "docker-compose.optimized.yml"
 _FORMAT = 11  # of project.json: raised whenever what is kept there changes its meaning
@@ -128,10 +129,12 @@ def resolved(answer: Any, files: tuple[Path, ...], environ: Mapping[str, str]) -
     no Compose is known to give."""
     try:
         declared = sorted((answer.get("services") or {}).items())
-        images = {name: _image(name, service, answer, environ) for name, service in declared if service.get("build")}
+        builds = [(name, service) for name, service in declared if service.get("build")]
+        images = {name: _image(name, service, answer, environ) for name, service in builds}
+        images = {name: _checked(image, answer, files) for name, image in images.items()}
         needs = build_needs.parse(answer.get(build_needs.DECLARED), images, files[0])
         said = tests.said(answer.get(tests.DECLARED))
-        project = Project(answer["name"], files[0].parent, files, _without_clashes(images), needs, said)
+        project = Project(answer["name"], files[0].parent, files, _without_clashes(images, files), needs, said)
         odd = [name for name, image in project.images.items() if not fits(image, Image)]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         odd = [f"{type(error).__name__}: {error}"]
@@ -215,8 +218,16 @@ def _image(name: str, service: Mapping[str, Any], answer: Mapping[str, Any], env
         sbom=_attestation(build.get("sbom")),
         no_cache_filter=tuple(build.get("no_cache_filter") or ()),
         unsupported=_unsupported(build),
-        problem="; ".join(_problems((ref, *(build.get("tags") or ())), secrets, contexts, answer["services"])),
     )
+
+
+def _checked(image: Image, answer: Mapping[str, Any], files: Sequence[Path]) -> Image:
+    """The image, with all that already its declaration shows to be impossible."""
+    problems = (
+        f"{place(files, 'services', image.name, *keys)}: {sentence} ({remedy})"
+        for keys, sentence, remedy in _problems(image, answer["services"])
+    )
+    return replace(image, problem="; ".join(problems))
 
 
 def _dockerfile(build: Mapping[str, Any], context: str) -> str:
@@ -227,20 +238,22 @@ def _dockerfile(build: Mapping[str, Any], context: str) -> str:
     return path if is_remote(context) else os.path.normpath(Path(context) / path)
 
 
-def _problems(
-    refs: Iterable[str], secrets: Iterable[Secret], contexts: Mapping[str, str], services: Mapping[str, Any]
-) -> Iterator[str]:
-    for ref in refs:
+def _problems(image: Image, services: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str, str]]:
+    """What cannot be, each with the keys of the service that say it, and the remedy."""
+    for ref in image.names:
         if not is_taggable(ref):
             why = "names are lower case and have no digest, tags have at most 128 characters"
-            yield f"an image cannot be called {ref!r}: {why}"
-    for secret in secrets:
+            keys = ("image",) if ref == image.ref else ("build", "tags")
+            yield keys, f"an image cannot be called {ref!r}: {why}", "name it so"
+    for secret in image.secrets:
         if not secret.file and not secret.environment:
-            yield f"a build's secret comes from a file or a variable, and {secret.id!r} from neither"
-    for key, value in contexts.items():  # not every Compose sees to that
+            why = f"a build's secret comes from a file or a variable, and {secret.id!r} from neither"
+            yield ("build", "secrets"), why, "say `file:` or `environment:` of it"
+    for key, value in image.contexts.items():  # not every Compose sees to that
         service = value.removeprefix("service:")
         if service != value and not services.get(service, {}).get("build"):
-            yield f"additional_contexts.{key} names {value!r}, which is not a service with a build section"
+            why = f"additional_contexts.{key} names {value!r}, which is not a service with a build section"
+            yield ("build", "additional_contexts", key), why, "name one that is built"
 
 
 def _unsupported(build: Mapping[str, Any]) -> dict[str, str]:
@@ -288,7 +301,7 @@ def _secret(item: Mapping[str, Any] | str, answer: Mapping[str, Any]) -> Secret:
     return Secret(ident, origin.get("file") or "", origin.get("environment") or "", optional)
 
 
-def _without_clashes(images: Mapping[str, Image]) -> dict[str, Image]:
+def _without_clashes(images: Mapping[str, Image], files: Sequence[Path]) -> dict[str, Image]:
     """Services may share an image's name if they build it the same way: it is then built once. Else the later of them
     would win, whichever that is, so that is refused."""
     owners: dict[str, Image] = {}
@@ -299,8 +312,9 @@ def _without_clashes(images: Mapping[str, Image]) -> dict[str, Image]:
         if shared and replace(first, name=name, ref=image.ref) == image:
             image = replace(image, duplicate_of=first.name)
         elif shared:
+            where = place(files, "services", name, "image")
             problem = f"the services {first.name} and {name} build the same image {shared[0]} differently"
-            image = replace(image, problem=image.problem or problem)
+            image = replace(image, problem=image.problem or f"{where}: {problem} (give one another `image:`)")
         result[name] = image
     return result
 

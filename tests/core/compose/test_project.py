@@ -159,7 +159,7 @@ def test_two_images_of_one_name_are_refused_however_it_is_written(tmp_path: Path
     build = "" if "build" in other else ", build: {context: ., target: x}"
     images = load(tmp_path, f"services: {{one: {{image: same, build: .}}, two: {{{other}{build}}}}}\n").images
     assert images["one"].problem == ""
-    assert images["two"].problem.startswith("the services one and two build the same image ")
+    assert ": the services one and two build the same image " in images["two"].problem
 
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -214,10 +214,28 @@ def test_what_cannot_be_honoured_is_the_problem_of_that_image_alone(tmp_path: Pa
           one: {image: same, build: {context: ., target: a}}
           two: {image: same, build: {context: ., target: b}}
           fine: {build: .}
+          far: {build: {context: .,
+            secrets: [far]}}
+          named:
+            image: a@sha256:00
+            build:
+              context: .
+              tags: ["B:1"]
+        secrets: {far: {external: true}}
         """
-    images = load(tmp_path, text).images
-    assert images["two"].problem == "the services one and two build the same image same differently"
+    images, file = load(tmp_path, text).images, tmp_path / "compose.yml"
+    assert images["two"].problem == (
+        f"{file}:4: the services one and two build the same image same differently (give one another `image:`)"
+    )
     assert images["fine"].problem == images["one"].problem == ""
+    assert images["far"].problem == (
+        f"{file}:7: a build's secret comes from a file or a variable, and 'far' from neither"
+        " (say `file:` or `environment:` of it)"
+    )
+    why = "names are lower case and have no digest, tags have at most 128 characters (name it so)"
+    assert images["named"].problem == (
+        f"{file}:9: an image cannot be called 'a@sha256:00': {why}; {file}:12: an image cannot be called 'B:1': {why}"
+    )
 
 
 @pytest.mark.parametrize(
