@@ -35,7 +35,8 @@ from doit_images.core.run import Run
 from doit_images.stack import bringup, ephemeral_stack, passed_over, secrets, watch
 from doit_images.stack.bringup import Terms
 from doit_images.stack.containers import Container, Containers, container_of
-from doit_images.stack.dev import Reaction, edited, followed, mounted, reaction, stats_of
+from doit_images.stack.dev import Reaction, followed, mounted, reaction
+from doit_images.stack.edits import edited, stats_of
 from doit_images.stack.ephemeral_stack import free_port
 from doit_images.stack.events import rows
 from doit_images.stack.health import RESTARTS, STEADY_SECONDS, Health, Moment, ServiceHealth, Waited, WaitLimits, judge

@@ -136,7 +136,10 @@ def _failed(build: ImageBuild, outcome: Outcome) -> NoReturn:
         )
     if denied := failure.denied(progress):
         raise _not_granted(build, denied)
-    raise UserError(failure.explain(inputs.image, progress, inputs.dockerfile_text, build.log, outcome.status))
+    why = failure.explain(inputs.image, progress, inputs.dockerfile_text, build.log, outcome.status)
+    if step and first_word(step.text) == "RUN" and not build.run.settings.registry_only:
+        why += f"\n  A shell just before it: `doit shell --failed {build.name}`"
+    raise UserError(why)
 
 
 def _not_granted(build: ImageBuild, entitlement: str) -> UserError:
