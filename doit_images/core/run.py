@@ -146,7 +146,12 @@ class Run:
     @cached_property
     def project(self) -> project.Project:
         """The resolved Compose project."""
-        return project.load(self.files, self.environ)
+        loaded = project.load(self.files, self.environ)
+        if any(secret.counts for image in loaded.images.values() for secret in image.secrets):
+            from doit_images.core.compose import counted_secrets  # hardly any project has one
+
+            return counted_secrets.counted(loaded, self.settings.secrets_key, self.environ)
+        return loaded
 
     @cached_property
     def engine(self) -> Engine:

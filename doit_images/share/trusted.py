@@ -214,9 +214,9 @@ def of(settings: Settings) -> Trust:
 
 
 def own_files(settings: Settings) -> list[Path]:
-    """What is for those who share results, or for this machine alone, and for no image: the list and the key."""
-    keyed = bool(settings.share_key) and not settings.share_key.startswith(KEYLESS)
-    return [builders.list_of(settings), *([Path(settings.share_key).expanduser().absolute()] if keyed else [])]
+    """What is for those who share results, or for this machine alone, and for no image: the list and the keys."""
+    keys = [key for key in (settings.share_key, settings.secrets_key) if key and not key.startswith(KEYLESS)]
+    return [builders.list_of(settings), *(Path(key).expanduser().absolute() for key in keys)]
 
 
 def anybody(address: str) -> str:

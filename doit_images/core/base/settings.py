@@ -218,6 +218,9 @@ class Settings:
     share_key: str = _setting(
         "", str, "file with the private key that signs what this machine shares, or keyless:NAME by its CI's identity"
     )
+    secrets_key: str = _setting(
+        "", str, "file with at least 16 random bytes, the same for all who share results, by which secrets may count"
+    )
     share_sigstore: str = _setting(
         "", str, "an own instance of Sigstore for keyless signatures, from the folder of dodo.py (default: the public)"
     )

@@ -8,16 +8,20 @@ from dataclasses import dataclass, field
 
 _REMOTE = re.compile(r"^(https?://|git://|ssh://|git@|github\.com/|[\w.-]+@[\w.-]+:)")
 
+SECRET_DIGEST = "SECRET_DIGEST_"  # noqa: S105  a name
+"""How the argument begins that holds the digest of a secret that counts; the secret's id follows."""
+
 
 @dataclass(frozen=True)
 class Secret:
     """A BuildKit secret of a build: its id and where its value is read from, never the value. One that is ``optional``
-    may have none."""
+    may have none; one that ``counts`` makes another image where it has another value (``counted_secrets``)."""
 
     id: str
     file: str = ""
     environment: str = ""
     optional: bool = False
+    counts: bool = False
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,8 @@ from doit_images.core.compose.image import Image, Secret, is_remote
 from doit_images.core.compose.place import place
 
 DEFAULT_FILE = "docker-compose.optimized.yml"
-_FORMAT = 11  # of project.json: raised whenever what is kept there changes its meaning
-_OPTIONAL = "x-optional-secrets"
+_FORMAT = 12  # of project.json: raised whenever what is kept there changes its meaning
+_OPTIONAL, _COUNTED = "x-optional-secrets", "x-counted-secrets"
 # In the order in which Compose looks for them: the first that is there, and the first of those that are put over it.
 _COMPOSE_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 _OVERRIDES = (
@@ -297,8 +297,8 @@ def _secret(item: Mapping[str, Any] | str, answer: Mapping[str, Any]) -> Secret:
     source = item if isinstance(item, str) else item["source"]
     ident = source if isinstance(item, str) else item.get("target") or source
     origin = (answer.get("secrets") or {}).get(source) or {}
-    optional = source in (answer.get(_OPTIONAL) or ())
-    return Secret(ident, origin.get("file") or "", origin.get("environment") or "", optional)
+    optional, counts = (source in (answer.get(key) or ()) for key in (_OPTIONAL, _COUNTED))
+    return Secret(ident, origin.get("file") or "", origin.get("environment") or "", optional, counts)
 
 
 def _without_clashes(images: Mapping[str, Image], files: Sequence[Path]) -> dict[str, Image]:

@@ -14,6 +14,7 @@ from itertools import chain
 
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.references import familiar, is_pinned, is_remote, is_web, may_be_path
+from doit_images.core.compose.image import SECRET_DIGEST
 from doit_images.core.inputs import syntax
 from doit_images.core.inputs.instructions import Instruction, Mount, is_heredoc, mount, parse, trigger
 from doit_images.core.inputs.reads import WHOLE, Copy, External, Reads, Remote, joined
@@ -348,6 +349,12 @@ class _Reading:
         for outcome in outcomes.values or (Mount("bind", "", "", ""),):
             source = WHOLE if outcomes.more else outcome.source or WHOLE
             self._mounted(stage, each, outcome, source, optional=not outcomes.certain)
+            digest = f"{SECRET_DIGEST}{outcome.secret}"
+            if outcome.kind == "secret" and digest in self.args and digest not in set(scope):
+                why = (
+                    f"the secret {outcome.secret} counts, and BuildKit would take this step from its cache all the same"
+                )
+                raise UserError(why, where=self.at(each.line), remedy=f"ARG {digest} above it, in this stage")
 
     def _mounted(self, stage: Stage, each: Instruction, mount: Mount, source: str, *, optional: bool) -> None:
         if mount.kind == "secret":
