@@ -18,6 +18,7 @@ ALLOWED = {
     "doit_images/core/compose/stack.py:logs_argv": "the options of docker compose logs",
     "doit_images/core/inputs/dockerfile.py:reads": "the options of a build that a Dockerfile sees",
     "doit_images/cli/show.py:_plan": "the options of doit plan",
+    "doit_images/ui/history_view.py:show": "the options of doit history",
     "doit_images/ui/release_view.py:publish": "the options of doit publish",
     "doit_images/stack/every.py:down": "the options of doit down",
     "doit_images/pruning/registry_prune.py:prune": "the options of doit registry_prune",

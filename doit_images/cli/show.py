@@ -89,10 +89,13 @@ def task_advise() -> Task:
 
 
 def task_history() -> Task:
-    """Show what was built before: [IMAGE] [--show ID] [--limit N] [--json]"""
+    """Show what was built before: [IMAGE] [--show ID [--against ID]] [--limit N] [--json]"""
     number = option("show", "", "one build whole, by its id", name="number")
+    against = option(
+        "against", "", "with --show: what took longer than in this build, which steps lost their cache, why"
+    )
     limit = option("limit", "", "how many builds")
-    return quiet("doit_images.ui.history_view:show", number, limit, JSON, words="words")
+    return quiet("doit_images.ui.history_view:show", number, against, limit, JSON, words="words")
 
 
 def task_build_report() -> Task:

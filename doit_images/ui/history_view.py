@@ -6,12 +6,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from doit_images.core.base.errors import UserError, meant
 from doit_images.core.base.formatting import seconds_text, size_text
 from doit_images.core.buildkit.progress import brief
-from doit_images.core.history.store import Build, History, Status
+from doit_images.core.history.store import Build, History, Status, StepRecord
 
 if TYPE_CHECKING:
     from doit_images.core.run import Run
@@ -20,11 +20,30 @@ LIMIT = 30
 """How many builds are listed when nothing else is asked for."""
 
 
-def show(run: Run, words: Sequence[str], number: str, limit: str, *, as_json: bool) -> None:
-    """Print the history of the project to standard output: the build with the id ``number``, else those of the image
-    that ``words`` name, of all without any. ``UserError`` for what the command line cannot mean."""
+class StepPair(NamedTuple):
+    """A step in two builds, by its words; None where one has no such step."""
+
+    words: str
+    before: StepRecord | None
+    after: StepRecord | None
+
+    @property
+    def longer(self) -> float:
+        """By how many seconds it took longer in the second."""
+        return (self.after.seconds if self.after else 0.0) - (self.before.seconds if self.before else 0.0)
+
+
+def show(run: Run, words: Sequence[str], number: str, against: str, limit: str, *, as_json: bool) -> None:
+    """Print the history of the project to standard output: the build with the id ``number``, alone or ``against``
+    another one, else those of the image that ``words`` name, of all without any. ``UserError`` for what the command
+    line cannot mean."""
     if len(words) > 1:
         raise UserError("history takes one image", remedy=f"`doit history {words[1]}` shows that of {words[1]}")
+    if against:
+        before, after = (get(run.history, _whole(*each)) for each in (("--against", against), ("--show", number)))
+        pairs = step_pairs(before, after)
+        print(_json([pair._asdict() for pair in pairs]) if as_json else comparison(before, after, pairs))
+        return
     if number:
         build = get(run.history, _whole("--show", number))
         print(_json(asdict(build)) if as_json else details(build))
@@ -76,13 +95,36 @@ def details(build: Build) -> str:
     if build.steps:
         lines += ["", f"steps    {build.cached_steps} of {build.work_steps} from the cache"]
     for step in (step for step in build.steps if step.work or step.error or step.seconds >= 0.05):
-        spent = "cached" if step.cached else "FAILED" if step.error else seconds_text(step.seconds)
-        lines.append(f"{spent:>8}  {brief(step.name)}")
+        lines.append(f"{_spent(step):>8}  {brief(step.name)}")
         lines += [f"{'':>8}    {step.error or step.why}"] if step.error or step.why else []
     if build.layers:
         lines += ["", "layers   from the base up"]
         lines += [f"{size_text(size):>8}  {digest}" for digest, size in build.layers]
     return "\n".join(lines)
+
+
+def step_pairs(before: Build, after: Build) -> list[StepPair]:
+    """The steps of two builds side by side, those first that took longer."""
+    old, new = ({step.words: step for step in build.steps if step.work} for build in (before, after))
+    pairs = [StepPair(words, old.get(words), new.get(words)) for words in dict.fromkeys((*new, *old))]
+    return sorted(pairs, key=lambda pair: -pair.longer)
+
+
+def comparison(before: Build, after: Build, pairs: Sequence[StepPair]) -> str:
+    """What became of each step from one build to another: what took longer, and why it lost its cache."""
+    spent = " → ".join(seconds_text(build.seconds) for build in (before, after))
+    lines = [f"build {after.id} of {after.image} against {before.id}: {spent}"]
+    for pair in pairs:
+        lines.append(f"{_spent(pair.before):>8} → {_spent(pair.after):>8}  {brief(pair.words).strip()}")
+        if pair.after and not pair.after.cached and (pair.after.error or pair.after.why):
+            lines.append(f"{'':>19}    {pair.after.error or pair.after.why}")
+    return "\n".join(lines)
+
+
+def _spent(step: StepRecord | None) -> str:
+    if step is None:
+        return "–"
+    return "cached" if step.cached else "FAILED" if step.error else seconds_text(step.seconds)
 
 
 def print_table(builds: Sequence[Build]) -> None:

@@ -44,12 +44,19 @@ def stored(tmp_path: Path) -> History:
     return history
 
 
-def shown(history: History, words: Sequence[str] = (), number: str = "", limit: str = "", as_json: bool = False) -> str:
+def shown(
+    history: History,
+    words: Sequence[str] = (),
+    number: str = "",
+    limit: str = "",
+    as_json: bool = False,
+    against: str = "",
+) -> str:
     """What ``doit history`` prints."""
     run = Run()
     run.history = history
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        show(run, words, number, limit, as_json=as_json)
+        show(run, words, number, against, limit, as_json=as_json)
     return printed.getvalue().rstrip("\n")
 
 
@@ -87,6 +94,28 @@ def test_one_build_whole(stored: History) -> None:
     assert "steps    1 of 2 from the cache" in text
     assert "   9.0 s  [2/3] RUN pip install y\n            its files changed\n  cached  [3/3] COPY a b" in text
     assert "   200MB  sha256:aaa" in text
+
+
+def test_two_builds_are_compared_step_by_step(stored: History) -> None:
+    """Also where a step was put before another."""
+    steps = (
+        StepRecord("[1/4] FROM y", "", 1, 4, 1.0, 0.0),
+        StepRecord("[2/4] RUN --mount=type=cache,target=/c pip install y", "", 2, 4, 1.0, 0.0, cached=True),
+        StepRecord("[3/4] RUN new", "", 3, 4, 1.0, 2.0),
+        StepRecord("[4/4] COPY a b", "", 4, 4, 1.0, 41.0, why="`a` changed"),
+    )
+    stored.add(replace(BUILD, steps=steps, seconds=43.0))
+    assert shown(stored, number="3", against="1").splitlines() == [
+        "build 3 of auth against 1: 12 s → 43 s",
+        "  cached →     41 s  COPY a b",
+        "                       `a` changed",
+        "       – →    2.0 s  RUN new",
+        "   9.0 s →   cached  RUN pip install y",
+    ]
+    (first, *_) = json.loads(shown(stored, number="3", against="1", as_json=True))
+    assert (first["before"]["cached"], first["after"]["why"]) == (True, "`a` changed")
+    with pytest.raises(UserError, match="--show needs a whole number"):
+        shown(stored, against="1")
 
 
 def test_json_is_data(stored: History) -> None:
