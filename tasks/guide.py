@@ -17,6 +17,7 @@ from doit_images.cli.build import declared_images, group
 
 NAMES = {plain: f"{plain}_optimized" for plain in ("build", "rebuild", "up", "down", "ps", "logs", "dev")}
 
+stack.FURTHER_NAMES |= {"up", "dev"}
 task_ps, task_logs, task_dev = stack.task_ps, stack.task_logs, stack.task_dev
 
 

@@ -9,6 +9,8 @@ from doit_images.cli.action import JSON, PLAIN, QUIET, YES, Task, act, option, q
 from doit_images.cli.process import base_task, current, names
 
 _NEED_ENV = ("_env_file", "up", "dev", "restore", "run_once", "compose")
+FURTHER_NAMES: set[str] = set()
+"""What a dodo file calls tasks that need ``.env`` besides."""
 _NO_DEPS = option("no-deps", False, "without what these services need")
 _NO_DEPENDENT = option("no-deps", False, "without the services that Compose restarts with them")
 _USER = {**option("user", "", "as this user, as user:group, by name or number"), "short": "u"}
@@ -30,7 +32,7 @@ def needs_env_file(argv: Sequence[str]) -> bool:
     (False, False, False)
     """
     words = set(argv[1:])
-    if words.isdisjoint(map(names(), _NEED_ENV)):
+    if words.isdisjoint((*FURTHER_NAMES, *map(names(), _NEED_ENV))):
         return False
     return argv[1] not in _RUN_NOTHING and words.isdisjoint(_ONLY_ASK)
 

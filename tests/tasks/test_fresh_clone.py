@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from doit_images.cli.stack import needs_env_file
 from tasks import checks, guide
 from tasks.lock import task_lock
 from tasks.stack import task_ci_test
@@ -187,3 +188,10 @@ def test_all_that_the_tasks_import_is_there(clean: Path) -> None:
     code = f"from importlib import import_module as i; [i(name) for name in {sorted(names - elsewhere)}]"
     done = subprocess.run([".venv/bin/python", "-c", code], cwd=clean, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", [*guide.NAMES.keys() & {"up", "dev"}, "restore", "run_once"])
+def test_by_every_name_the_stack_gets_its_env_file(name: str) -> None:
+    """Settings and Compose read it before any task runs."""
+    assert needs_env_file(["doit", name])
+    assert not needs_env_file(["doit", "list", name])
