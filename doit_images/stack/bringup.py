@@ -158,22 +158,21 @@ class _Work(threading.Thread):
     def _create(self) -> bool:
         """Whether every container is there and was made from the image that was built for it; ``UserError`` if some are
         still of another after some tries."""
-        engine = Engine()
+        engine, project, pull = Engine(), Containers(self._compose.project), self._pulled()
         mismatched: list[Container] = []
-        pull = self._pulled()
         if pull is None:
             return False
         for _ in range(_TRIES):
             images.put_names_right(engine, self._services, self._built)
             if self._run(create_argv(self._compose, pull=pull)):
                 return False
-            project = Containers(self._compose.project)
-            there = [container for container in project.look() if container.service in self._services]
-            stale = images.mounting_others(engine, there, self._built)
-            if stale and self._run(recreate_argv(self._compose, {container.service for container in stale}, pull=pull)):
-                return False
-            containers = project.look()
-            mismatched = images.wrong(engine, containers, self._services, self._built)
+            there = project.look()
+            stale = {container.service for container in images.mounting_others(engine, there, self._built)}
+            if stale := stale.intersection(self._services):
+                if self._run(recreate_argv(self._compose, stale, pull=pull)):
+                    return False
+                there = project.look()
+            mismatched = images.wrong(engine, there, self._services, self._built)
             if not mismatched:
                 return True
         names = ", ".join(f"{container.name} ({container.image})" for container in mismatched)

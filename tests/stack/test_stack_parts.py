@@ -60,7 +60,8 @@ def test_the_command_lines() -> None:
     assert create_argv(alone)[-3:] == ["--quiet-pull", "--no-deps", "web"]
     assert create_argv(alone, pull="missing")[-5:] == ["--quiet-pull", "--pull", "missing", "--no-deps", "web"]
     assert recreate_argv(COMPOSE, {"web", "db"})[-5:] == ["--quiet-pull", "--force-recreate", "--no-deps", "db", "web"]
-    assert start_argv(alone)[-6:] == ["up", "--detach", "--no-build", "--no-recreate", "--no-deps", "web"]
+    starting = ["up", "--detach", "--no-build", "--no-recreate", "--pull", "missing", "--no-deps", "web"]
+    assert start_argv(alone)[-8:] == starting, "what was created has its image"
     down = ["docker", "compose", "--progress", "plain", "--project-name", "name", "down", "--remove-orphans"]
     assert down_argv("name", volumes=False) == down
     assert down_argv("name", volumes=True) == [*down, "--volumes"]

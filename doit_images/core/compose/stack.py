@@ -209,7 +209,9 @@ def start_argv(compose: Compose) -> list[str]:
     if not compose.alone:
         return compose.argv("--progress", "plain", "start", *compose.only)
     # `start` takes no service without what it depends on.
-    return compose.argv("--progress", "plain", "up", "--detach", "--no-build", "--no-recreate", *_meant(compose))
+    return compose.argv(
+        "--progress", "plain", "up", "--detach", "--no-build", "--no-recreate", "--pull", "missing", *_meant(compose)
+    )
 
 
 def _meant(compose: Compose) -> list[str]:
