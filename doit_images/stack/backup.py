@@ -25,7 +25,7 @@ from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import size_text
 from doit_images.core.compose.stack import Compose
 from doit_images.core.run import Run
-from doit_images.stack import bringup, checkout, images, stores
+from doit_images.stack import bringup, checkout, ending, images, stores
 from doit_images.stack.checkout import compose_of, locked
 from doit_images.stack.containers import Containers
 from doit_images.stack.events import ServicesListed, rows_of
@@ -180,9 +180,12 @@ def _restore(run: Run, compose: Compose, archive: Archive, which: Sequence[Store
 def stop(compose: Compose, but: Sequence[str]) -> None:
     """Stop everything of the project but these services, also what this Compose file does not know."""
     there = Containers(compose.project).look()
-    others = [container.name for container in there if container.running and container.service not in but]
+    others = [container for container in there if container.running and container.service not in but]
     if others:
-        commands.run(["docker", "stop", *others], env=compose.env).checked("the services cannot be stopped")
+        if why := ending.begin(compose, *{container.service for container in others}):
+            raise UserError(why)
+        names = [container.name for container in others]
+        commands.run(["docker", "stop", *names], env=compose.env).checked("the services cannot be stopped")
 
 
 def _load(compose: Compose, store: Store, archive: Archive) -> None:

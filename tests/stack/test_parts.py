@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from benchmarks import newer_engine
 from doit_images.core.base.errors import UserError
 from doit_images.core.compose.image import Image
-from doit_images.core.compose.stack import Service
+from doit_images.core.compose.stack import Compose, Service
 from doit_images.core.run import Run
-from doit_images.stack import parts
+from doit_images.stack import backup, parts
 from doit_images.stack.checkout import project_of
 from doit_images.stack.dev import _Seen
 from tests.conftest import ROOT, docker
@@ -312,6 +312,7 @@ def test_hooks_models_and_a_first_sync_are_passed_on(stack: Stack, tmp_path: Pat
         assert (one.ids() == before) != knows, (
             "what dev mounted is mounted no more: Compose replaces it, without its hook"
         )
+        backup.stop(Compose((tmp_path / "compose.yml",), one.prefix, one.env()), [])
         done = one.doit("down_optimized")
         assert done.returncode == 0, done.stderr
         told = (tmp_path / "told/all").read_text().split()
