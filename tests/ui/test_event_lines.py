@@ -63,7 +63,7 @@ def test_a_run_is_told_line_by_line(lab: Lab, busybox: str) -> None:
     assert "ended with exit status 3" in failed["web"]
     assert done.returncode == 2
     assert f"failed web: {step}" in done.stderr, "people are told as ever"
-    again = told(lab.doit("-q", "--events=json", "build_optimized:base").stdout)
+    again = told(lab.doit("build_optimized:base", "-q", "--events=json").stdout)
     assert [(one["event"], one["image"], one["state"]) for one in again] == [("ended", "base", "fresh")]
 
 
