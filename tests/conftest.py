@@ -27,6 +27,7 @@ from doit_images.core.base import lock, settings
 from doit_images.core.base.errors import UserError
 from doit_images.core.buildkit.progress import Progress
 from doit_images.core.engine.client import Engine
+from doit_images.stack import containers
 from tasks.bases import base
 from tests import forked, interruption, owners
 
@@ -378,7 +379,9 @@ def own_engine(_empty_engine: Mapping[str, str]) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in _empty_engine.items():
             patch.setenv(name, value)
+        vars(containers._local).clear()  # else what this process does itself is done with the engine of the file before
         yield
+    vars(containers._local).clear()
 
 
 @pytest.fixture(scope="session", params=["classic", "containerd"])
