@@ -69,10 +69,11 @@ def running(compose: Compose, terms: Terms, built: Mapping[str, str] | None = No
         stack.callback(atexit.unregister, forget)
         stack.callback(forget)
         started = _start(own, stack, lambda one: bringup.start(one, terms, built))
+        known = ending.told(started.compose)
         try:
             yield started
         finally:
-            if why := ending.begin(started.compose):
+            if why := ending.begin(started.compose, known=known):
                 print(why, file=sys.stderr)
 
 
