@@ -27,10 +27,12 @@ _LOCKS = {
     ("mvn", "dependency:go-offline"): ("pom.xml", "settings.xml"),
     ("mvn", "dependency:resolve"): ("pom.xml", "settings.xml"),
 }
+BY_TOOL = {name for names in _LOCKS.values() for name in names}
+"""The files that a tool finds by their names, wherever it works."""
 # What these do has nothing to do with files of the context.
 _NOTHING = {
     *(("apt-get",), ("apt",), ("apk",), ("dnf",), ("microdnf",), ("yum",), ("corepack",), ("set",), ("mkdir",)),
-    *(("useradd",), ("groupadd",), ("adduser",), ("addgroup",), ("rm", "-rf", "/var/lib/apt/lists/*")),
+    *(("useradd",), ("groupadd",), ("adduser",), ("addgroup",), ("cd",), ("rm", "-rf", "/var/lib/apt/lists/*")),
 }
 _PIP = {("pip", "install"), ("pip3", "install"), ("uv", "pip", "install"), ("uv", "pip", "sync")}
 _WITH_FILE = ("-r", "--requirement", "-c", "--constraint")

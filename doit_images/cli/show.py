@@ -83,9 +83,25 @@ def _plan_of_files(run: Run, images: Sequence[str], form: str, *, as_json: bool)
 
 
 def task_advise() -> Task:
-    """What the lines of the Dockerfiles cost over the last commits: [IMAGE …] [--commits N] [--json]"""
+    """What the lines of the Dockerfiles cost over the last commits: [IMAGE …] [--commits N] [--patch] [--apply]"""
     commits = option("commits", "", "how many commits before HEAD (default: 60)")
-    return quiet("doit_images.ui.advise_view:show", commits, JSON, words="words")
+    patch = option("patch", False, "better Dockerfiles instead, as patches")
+    prove = option("prove", False, "and whether the images stay the same with them, which are built for that")
+    apply = option("apply", False, "and write those with which they do")
+    return quiet(_advise, commits, patch, prove, apply, JSON, words="words")
+
+
+def _advise(
+    run: Run, words: Sequence[str], commits: str, *, patch: bool, prove: bool, apply: bool, as_json: bool
+) -> None:
+    if patch or prove or apply:
+        from doit_images.ui import patches_view
+
+        patches_view.show(run, words, prove=prove, apply=apply, as_json=as_json)
+    else:
+        from doit_images.ui import advise_view
+
+        advise_view.show(run, words, commits, as_json=as_json)
 
 
 def task_history() -> Task:

@@ -12,19 +12,16 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from doit_images.core.base import commands, leftovers
 from doit_images.core.base.errors import UserError, meant, printable
 from doit_images.core.base.events import CommandEnded
-from doit_images.core.base.references import repository
-from doit_images.core.building import aside, prune_lock
-from doit_images.core.buildkit import failure
+from doit_images.core.building import aside
 from doit_images.core.buildkit.progress import first_word
 from doit_images.core.compose.image import Image
-from doit_images.core.engine import temporary_tag
 from doit_images.core.engine.client import LocalImage
 from doit_images.core.engine.endpoint import leading_to
 from doit_images.core.history.store import Status, StepRecord
@@ -166,32 +163,14 @@ def _inspected(run: Run, ref: str) -> Mapping[str, Any]:
 
 def _state(run: Run, inputs: ImageInputs, cut: Cut, stack: contextlib.ExitStack) -> tuple[str, Mapping[str, Any]]:
     """The image of what the step met, until the stack's end, and what it is set to. Raises ``UserError``."""
-    state = stack.enter_context(_built(run, inputs, cut.keeping(cut.arguments)))
+    state = stack.enter_context(aside.image(run, inputs, cut.keeping(cut.arguments), called="before"))
     config = _inspected(run, state)
     unset = {name for name, _, value in (text.partition("=") for text in config.get("Env") or ()) if value == UNSET}
     if unset:
         kept = [name for name in cut.arguments if name not in unset]
-        state = stack.enter_context(_built(run, inputs, cut.keeping(kept)))
+        state = stack.enter_context(aside.image(run, inputs, cut.keeping(kept), called="before"))
         config = _inspected(run, state)
     return state, config
-
-
-@contextlib.contextmanager
-def _built(run: Run, inputs: ImageInputs, text: str) -> Iterator[str]:
-    """For the block: the name of the image that this Dockerfile gives in place of the image's. Raises ``UserError``."""
-    inline = None if inputs.image.dockerfile_inline is None else text
-    inputs = replace(inputs, dockerfile_text=text, image=replace(inputs.image, dockerfile_inline=inline))
-    ref = f"{repository(inputs.image.ref)}:{temporary_tag.make('building')}"
-    log = run.folder / "logs" / f"{inputs.name}.before.log"
-    temporary_tag.note(run.engine, ref)
-    try:
-        with prune_lock.shared(run, lambda: run.events.say(f"{inputs.name} waits for cache_prune")):
-            status, progress, _ = aside.build(run, inputs, ["--tag", ref, "--output", "type=docker"], log)
-        if status:
-            raise UserError(failure.explain(inputs.image, progress, text, log, status))
-        yield ref
-    finally:
-        temporary_tag.take_away(run.engine, [ref])
 
 
 def _mounts(run: Run, inputs: ImageInputs, cut: Cut, config: Mapping[str, Any], stack: contextlib.ExitStack) -> Mounts:
@@ -207,7 +186,7 @@ def _mounts(run: Run, inputs: ImageInputs, cut: Cut, config: Mapping[str, Any], 
         # At least an empty folder: an image without a layer is none.
         lines = ["FROM scratch", f"WORKDIR {HELD}", *mounts.copies, ""]
         with (
-            _built(run, inputs, "\n".join([cut.text, *lines])) as image,
+            aside.image(run, inputs, "\n".join([cut.text, *lines]), called="before") as image,
             one_container.created(run.engine, "--volume", f"{volume}:{HELD}", image, "none") as container,
         ):
             hand_over(run, container, HELD, mounts.entries)

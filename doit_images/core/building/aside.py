@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from doit_images.core.base import commands, leftovers
 from doit_images.core.base.errors import UserError
-from doit_images.core.building import build_target, log, parents, sending
+from doit_images.core.base.references import repository
+from doit_images.core.building import build_target, log, parents, prune_lock, sending
 from doit_images.core.building.context import as_built
-from doit_images.core.buildkit import buildx, by_bake
+from doit_images.core.buildkit import buildx, by_bake, failure
 from doit_images.core.buildkit.progress import Progress
-from doit_images.core.engine import plugins
+from doit_images.core.engine import plugins, temporary_tag
 from doit_images.core.inputs import stamps
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning.action import Action
 from doit_images.core.planning.plan import Decision
 from doit_images.core.run import Run
+
+
+@contextlib.contextmanager
+def image(run: Run, inputs: ImageInputs, text: str, extra: Sequence[str] = (), *, called: str) -> Iterator[str]:
+    """For the block: the name of the image that this Dockerfile gives in place of the image's own; what BuildKit says
+    goes to a log that is ``called`` so. Raises ``UserError``."""
+    inline = None if inputs.image.dockerfile_inline is None else text
+    inputs = replace(inputs, dockerfile_text=text, image=replace(inputs.image, dockerfile_inline=inline))
+    ref = f"{repository(inputs.image.ref)}:{temporary_tag.make('building')}"
+    file = run.folder / "logs" / f"{inputs.name}.{called}.log"
+    temporary_tag.note(run.engine, ref)
+    try:
+        with prune_lock.shared(run, lambda: run.events.say(f"{inputs.name} waits for cache_prune")):
+            status, progress, _ = build(run, inputs, ["--tag", ref, "--output", "type=docker", *extra], file)
+        if status:
+            raise UserError(failure.explain(inputs.image, progress, text, file, status))
+        yield ref
+    finally:
+        temporary_tag.take_away(run.engine, [ref])
 
 
 class Aside(NamedTuple):

@@ -1,0 +1,57 @@
+"""How is a Dockerfile changed as a person would change it? Whole lines move; comments and order stay as they are."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+from doit_images.core.inputs import syntax
+from doit_images.core.inputs.instructions import Instruction, parse, texts
+
+
+@dataclass(frozen=True)
+class Patch:
+    """What a ``rule`` proposes for a Dockerfile, because of the instruction in this ``line``: the new text, and why."""
+
+    rule: str
+    line: int
+    why: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Span:
+    """An instruction with the comments right above it: where it begins (``line``, from 1), and all of its lines, of
+    which the numbers from 0 are ``first`` to ``last``, with their ends."""
+
+    instruction: Instruction
+    line: int
+    first: int
+    last: int
+    lines: tuple[str, ...]
+
+    @property
+    def end(self) -> str:
+        """How its lines end."""
+        return "\r\n" if self.lines[0].endswith("\r\n") else "\n"
+
+
+def spans(text: str) -> list[Span]:
+    """The instructions of a Dockerfile with the lines that belong to them. Raises ``UserError`` where it is none."""
+    script = parse(text, "Dockerfile", syntax.differing([text])[0])
+    lines = text.splitlines(keepends=True)
+    own = texts(text, [each.line for each in script.instructions])
+    found: list[Span] = []
+    for each in script.instructions:
+        first, last = each.line - 1, each.line - 1 + own[each.line].count("\n")
+        free = found[-1].last + 1 if found else first  # what is above the first one may be for the frontend
+        while first > free and lines[first - 1].lstrip().startswith("#"):
+            first -= 1
+        found.append(Span(each, each.line, first, last, tuple(lines[first : last + 1])))
+    return found
+
+
+def difference(before: str, patch: Patch, name: str) -> str:
+    """A patch as ``git apply`` takes it."""
+    pair = (before.splitlines(keepends=True), patch.text.splitlines(keepends=True))
+    return "".join(difflib.unified_diff(*pair, f"a/{name}", f"b/{name}"))

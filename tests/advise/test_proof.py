@@ -1,0 +1,143 @@
+"""Does an image stay the same with a patch? Real builds of real Dockerfiles, and what makes two trees differ."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import Any
+
+import pytest
+
+from doit_images.advise.proof import Held, Proof, Verdict, compared, files_of
+from doit_images.ci.verifying.content import LayerContent, LayerEntry
+from tests.ci.test_release import git
+from tests.conftest import Lab
+
+
+def entry(kind: str = "file", digest: str = "a", mode: int = 0o644, target: str = "", time: int = 1) -> LayerEntry:
+    return LayerEntry(kind, mode, (0, 0), digest, target, (), time)
+
+
+def layer(entries: dict[str, LayerEntry]) -> LayerContent:
+    return LayerContent("", entries)
+
+
+def test_what_later_layers_hide_and_times_count_for_nothing() -> None:
+    folder = entry("folder")
+    first = layer({"d": folder, "d/f": entry(), "d/g": entry(), "e": folder, "e/x": entry(), "s": entry()})
+    second = layer(
+        {
+            "d/.wh.f": entry(),
+            "e/.wh..wh..opq": entry(),
+            "e/y": entry(time=9),
+            "d/g": entry(digest="b"),
+            ".wh.s": entry(),
+        }
+    )
+    assert files_of([first, second]) == {
+        "d": entry("folder", time=0),
+        "d/g": entry(digest="b", time=0),
+        "e": entry("folder", time=0),
+        "e/y": entry(time=0),
+    }
+    replaced = files_of([first, layer({"d": entry("link", target="e")})])
+    assert [path for path in replaced if path.startswith("d")] == ["d"]
+    assert files_of([layer({"a": entry(), "b": entry("hard link", target="a")})]) == files_of(
+        [layer({"b": entry(), "a": entry("hard link", target="b")})]
+    )
+
+
+@pytest.mark.parametrize(
+    ("again", "patched", "config", "proof"),
+    [
+        ({}, {}, {}, Proof(Verdict.SAME)),
+        ({}, {"f": entry(digest="b")}, {}, Proof(Verdict.DIFFERS, ("f",))),
+        ({}, {"f": entry(mode=0o755)}, {}, Proof(Verdict.DIFFERS, ("f",))),
+        ({}, {"new": entry()}, {}, Proof(Verdict.DIFFERS, ("new",))),
+        ({"log": entry(digest="2")}, {"log": entry(digest="3")}, {}, Proof(Verdict.SAME, (), ("log",))),
+        ({"log": entry(digest="2")}, {"f": entry(digest="b")}, {}, Proof(Verdict.DIFFERS, ("f",), ("log",))),
+        ({}, {}, {"User": "1"}, Proof(Verdict.DIFFERS, ("the configuration",))),
+    ],
+)
+def test_what_differs_anyway_says_nothing_about_the_patch(
+    again: dict[str, LayerEntry], patched: dict[str, LayerEntry], config: dict[str, str], proof: Proof
+) -> None:
+    files = {"f": entry(), "log": entry(digest="1")}
+    three = (Held(files, {}), Held(files | again, {}), Held(files | patched, config))
+    assert compared(*three) == proof
+
+
+NPM = """\
+#!/bin/sh
+mkdir -p node_modules && md5sum package-lock.json > node_modules/lock
+[ ! -e package.json ] || ! grep -q prepare package.json || ls src > node_modules/prepared
+[ ! -e package.json ] || ! grep -q random package.json || cat /proc/sys/kernel/random/uuid > node_modules/random
+"""
+FILES = {
+    "compose.yml": "services: {web: {image: PREFIX/web, build: web}}\n",
+    "web/Dockerfile": "FROM tst-busybox:1\nCOPY --chmod=755 npm /bin/\nWORKDIR /app\nCOPY . .\nRUN npm ci\nUSER 5\n",
+    "web/npm": NPM,
+    "web/package.json": "{}\n",
+    "web/package-lock.json": "PREFIX\n",
+    "web/src/a": "1\n",
+}
+
+
+@pytest.fixture
+def project(lab: Lab, busybox: str) -> Lab:
+    lab.write(FILES)
+    for words in (("init", "--quiet"), ("add", "."), ("commit", "--quiet", "--message", "first")):
+        git(lab.folder, *words)
+    return lab
+
+
+def advised(lab: Lab, *words: str) -> list[dict[str, Any]]:
+    done = lab.doit("advise", *words, "--json")
+    assert done.returncode == 0, done.stderr
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.engine
+def test_a_patch_is_proved_and_written_and_then_the_code_costs_nothing(project: Lab) -> None:
+    (plain,) = advised(project, "--patch")
+    assert (plain["dockerfile"], plain["line"], plain["proofs"]) == ("web/Dockerfile", 5, {})
+    assert git(project.folder, "status", "--porcelain") == "", "nothing is written yet"
+    (applied,) = advised(project, "--apply")
+    assert applied["proofs"] == {"web": {"verdict": "same", "differs": [], "unsteady": []}}
+    assert (project.folder / "web/Dockerfile").read_text() == applied["text"]
+    assert git(project.folder, "status", "--porcelain") == "M web/Dockerfile", "the commit is left to the person"
+    assert advised(project, "--patch") == []
+    project.build()
+    (project.folder / "web/src/a").write_text("2\n")
+    assert project.build() == {"web": "built"}
+    steps = json.loads(project.doit("history", "web", "--limit", "1", "--json").stdout)[0]["steps"]
+    assert {step["name"].partition("] ")[2]: step["cached"] for step in steps}["RUN npm ci"] is True
+    assert [line for line in project.images() if ":building" in line] == []
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    ("script", "verdict", "differs", "unsteady"),
+    [
+        ("prepare", "differs", ["app/node_modules/prepared"], []),
+        ("random", "same", [], ["app/node_modules/random"]),
+    ],
+)
+def test_an_installation_that_reads_more_than_its_lock_is_found_out(
+    project: Lab, script: str, verdict: str, differs: list[str], unsteady: list[str]
+) -> None:
+    (project.folder / "web/package.json").write_text(f'{{"{script}": 1}}\n')
+    (found,) = advised(project, "--apply")
+    assert found["proofs"]["web"] == {"verdict": verdict, "differs": differs, "unsteady": unsteady}
+    written = subprocess.run(["git", "diff", "--quiet", "--", "web/Dockerfile"], cwd=project.folder, check=False)
+    assert (written.returncode == 1) == (verdict == "same")
+
+
+@pytest.mark.engine
+def test_a_dockerfile_that_is_being_edited_is_not_written(project: Lab) -> None:
+    with (project.folder / "web/Dockerfile").open("a") as file:
+        file.write("LABEL a=b\n")
+    done = project.doit("advise", "--apply")
+    assert done.returncode == 1
+    assert "web/Dockerfile: it is not as the commit has it" in done.stderr
