@@ -17,6 +17,7 @@ ALLOWED = {
     "doit_images/core/buildkit/buildx.py:build_argv": "the options of docker buildx build",
     "doit_images/core/compose/stack.py:logs_argv": "the options of docker compose logs",
     "doit_images/core/inputs/dockerfile.py:reads": "the options of a build that a Dockerfile sees",
+    "doit_images/cli/show.py:_advise": "the options of doit advise",
     "doit_images/cli/show.py:_plan": "the options of doit plan",
     "doit_images/ui/history_view.py:show": "the options of doit history",
     "doit_images/ui/release_view.py:publish": "the options of doit publish",
