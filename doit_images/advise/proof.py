@@ -6,7 +6,6 @@ Compared are content, mode, owner, links, extended attributes and the configurat
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from pathlib import PurePosixPath
@@ -14,7 +13,6 @@ from typing import Any, NamedTuple
 
 from doit_images.advise.patch import Patch
 from doit_images.ci.verifying.content import LayerContent, LayerEntry, content_of
-from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
 from doit_images.core.building import aside
 from doit_images.core.engine.endpoint import leading_to
@@ -103,8 +101,6 @@ def _differ(one: Tree, other: Tree) -> dict[str, None]:
 
 
 def _held(run: Run, inputs: ImageInputs, text: str) -> Held:
-    env = leading_to(run.engine.address)
     with aside.image(run, inputs, text, ["--no-cache"], called="advise") as ref:
-        argv = ["docker", "image", "inspect", "--format", "{{json .Config}}", ref]
-        config = dict(json.loads(commands.run(argv, env=env).checked(f"{ref} cannot be looked at").stdout))
-        return Held(files_of(content_of(ref, env).layers), config)
+        content = content_of(ref, leading_to(run.engine.address))
+        return Held(files_of(content.layers), aside.configuration(run, ref))

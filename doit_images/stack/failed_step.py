@@ -136,7 +136,7 @@ def _cut(run: Run, inputs: ImageInputs, place: Place) -> Cut:
         return run.local_images.config_of(_held(run, inputs, origin, platform)[1]).onbuild
 
     def config(origin: str, platform: str) -> Mapping[str, Any]:
-        return _inspected(run, _held(run, inputs, origin, platform)[0])
+        return aside.configuration(run, _held(run, inputs, origin, platform)[0])
 
     cut = before(inputs, place, triggers, config)
     if cut is None:
@@ -155,21 +155,15 @@ def _held(run: Run, inputs: ImageInputs, origin: str, platform: str) -> tuple[st
     return found
 
 
-def _inspected(run: Run, ref: str) -> Mapping[str, Any]:
-    argv = ["docker", "image", "inspect", "--format", "{{json .Config}}", ref]
-    done = commands.run(argv, env=leading_to(run.engine.address)).checked(f"{ref} cannot be looked at")
-    return dict(json.loads(done.stdout))
-
-
 def _state(run: Run, inputs: ImageInputs, cut: Cut, stack: contextlib.ExitStack) -> tuple[str, Mapping[str, Any]]:
     """The image of what the step met, until the stack's end, and what it is set to. Raises ``UserError``."""
     state = stack.enter_context(aside.image(run, inputs, cut.keeping(cut.arguments), called="before"))
-    config = _inspected(run, state)
+    config = aside.configuration(run, state)
     unset = {name for name, _, value in (text.partition("=") for text in config.get("Env") or ()) if value == UNSET}
     if unset:
         kept = [name for name in cut.arguments if name not in unset]
         state = stack.enter_context(aside.image(run, inputs, cut.keeping(kept), called="before"))
-        config = _inspected(run, state)
+        config = aside.configuration(run, state)
     return state, config
 
 

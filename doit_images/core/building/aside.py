@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from doit_images.core.base import commands, leftovers
 from doit_images.core.base.errors import UserError
@@ -16,6 +17,7 @@ from doit_images.core.building.context import as_built
 from doit_images.core.buildkit import buildx, by_bake, failure
 from doit_images.core.buildkit.progress import Progress
 from doit_images.core.engine import plugins, temporary_tag
+from doit_images.core.engine.endpoint import leading_to
 from doit_images.core.inputs import stamps
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning.action import Action
@@ -40,6 +42,14 @@ def image(run: Run, inputs: ImageInputs, text: str, extra: Sequence[str] = (), *
         yield ref
     finally:
         temporary_tag.take_away(run.engine, [ref])
+
+
+def configuration(run: Run, ref: str) -> dict[str, Any]:
+    """What an image of the engine is set to: user, folder, variables, as ``docker image inspect`` tells. Raises
+    ``UserError``."""
+    argv = ["docker", "image", "inspect", "--format", "{{json .Config}}", ref]
+    done = commands.run(argv, env=leading_to(run.engine.address)).checked(f"{ref} cannot be looked at")
+    return dict(json.loads(done.stdout))
 
 
 class Aside(NamedTuple):
