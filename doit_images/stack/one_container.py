@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from doit_images.core.base import commands, leftovers
+from doit_images.core.base.errors import UserError
 from doit_images.core.engine.client import Engine
 from doit_images.core.engine.endpoint import leading_to
 
@@ -42,6 +43,15 @@ def take(engine: Engine, name: str, path: str, file: Path) -> bool:
     """Copy a file out of a container, which need not run. Returns whether the file exists."""
     argv = ["docker", "cp", f"{name}:{path}", str(file)]
     return commands.run(argv, env=leading_to(engine.address)).status == 0 and file.is_file()
+
+
+def archive(engine: Engine, image_id: str, name: str, path: str) -> bytes | None:
+    """What a container of this image, which need not run, has at a path, as a tar archive; None where it has nothing.
+    ``UserError`` where it cannot be looked into."""
+    done = commands.run(["docker", "cp", f"{name}:{path}", "-"], env=leading_to(engine.address))
+    if done.status and "Could not find the file" not in done.stderr:
+        raise UserError(f"{image_id} cannot be looked into: {done.why}")
+    return None if done.status else done.output
 
 
 def remove(address: str, name: str) -> bool:

@@ -22,8 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from doit_images.core.base import commands, files, leftovers
-from doit_images.core.base.errors import UserError, os_reason
+from doit_images.core.base import commands, leftovers
 from doit_images.core.buildkit.buildx import one_line
 from doit_images.core.compose.image import Image
 from doit_images.core.engine.endpoint import leading_to
@@ -95,14 +94,9 @@ class Mounts:
         target = mount.get("target", "")
         name = mount.get("source") or mount.get("id") or posixpath.basename(target.rstrip("/"))
         secret = next((each for each in self.image.secrets if each.id == name), None)
-        try:
-            value = b"" if secret is None else files.content(Path(secret.file)) if secret.file else None
-        except OSError as error:
-            raise UserError(f"the secret {name} cannot be read: {os_reason(error)}") from None
         if secret is None:
             return  # BuildKit goes without, unless it is required: then the step never ran
-        if value is None:
-            value = os.fsencode(self.run.build_environ.get(secret.environment, ""))
+        value = secret.read(self.run.build_environ)
         if variable := mount.get("env"):
             self.environ[variable] = os.fsdecode(value)
         if target or not variable:

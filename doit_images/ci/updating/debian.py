@@ -13,10 +13,7 @@ from collections.abc import Mapping
 
 from doit_images.ci.updating import managers
 from doit_images.ci.updating.managers import Pending
-from doit_images.core.base import commands
-from doit_images.core.base.errors import UserError
 from doit_images.core.engine.client import Engine
-from doit_images.core.engine.endpoint import leading_to
 from doit_images.stack import one_container
 
 # dpkg's own list, and that of images which are put together without dpkg (bazel's, distroless ones).
@@ -62,11 +59,8 @@ def list_of(engine: Engine, image_id: str) -> bytes | None:
     """The list of Debian's packages in an image of the engine; None where it has none."""
     with one_container.created(engine, image_id, "none") as made:
         for path in _LISTS:
-            done = commands.run(["docker", "cp", f"{made}:{path}", "-"], env=leading_to(engine.address))
-            if done.status == 0:
-                return _joined(done.output)
-            if "Could not find the file" not in done.stderr:
-                raise UserError(f"{image_id} cannot be looked into: {done.why}")
+            if (there := one_container.archive(engine, image_id, made, path)) is not None:
+                return _joined(there)
     return None
 
 

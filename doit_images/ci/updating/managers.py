@@ -12,7 +12,6 @@ from typing import NamedTuple
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
 from doit_images.core.engine.client import Engine
-from doit_images.core.engine.endpoint import leading_to
 from doit_images.stack import one_container
 
 # microdnf, which has no `check-update` and takes every question for yes, can only install what is newer.
@@ -46,11 +45,8 @@ def of(engine: Engine, image_id: str) -> str:
     it cannot be looked into."""
     with one_container.created(engine, image_id, "none") as made:
         for name, program in _PROGRAMS.items():
-            done = commands.run(["docker", "cp", f"{made}:{program}", "-"], env=leading_to(engine.address))
-            if done.status == 0:
+            if one_container.archive(engine, image_id, made, program) is not None:
                 return name
-            if "Could not find the file" not in done.stderr:
-                raise UserError(f"{image_id} cannot be looked into: {done.why}")
     return ""
 
 

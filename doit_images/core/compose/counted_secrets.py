@@ -8,13 +8,14 @@ for the plan. Its value is a digest by a key (HMAC-SHA256), so nobody who sees i
 from __future__ import annotations
 
 import hmac
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from doit_images.core.base.errors import UserError, os_reason
+from doit_images.core.base.errors import UserError
 from doit_images.core.compose import env_files
-from doit_images.core.compose.image import SECRET_DIGEST, Image, Secret
+from doit_images.core.compose.image import SECRET_DIGEST, Image
 from doit_images.core.compose.project import Project
 
 _SHORTEST = 16  # bytes: as many cannot be guessed
@@ -44,23 +45,9 @@ def _key(file: str, ident: str) -> bytes:
 
 
 def _with_digests(image: Image, key: bytes, environ: Mapping[str, str]) -> Image:
-    digests = {
-        f"{SECRET_DIGEST}{secret.id}": hmac.digest(
-            key, f"{secret.id}=".encode() + _value(secret, environ), "sha256"
-        ).hex()
-        for secret in image.secrets
-        if secret.counts
-    }
+    digests = {}
+    for secret in (secret for secret in image.secrets if secret.counts):
+        missing = secret.file and not os.path.exists(secret.file)  # noqa: PTH110  the plan tells it
+        value = b"" if missing else secret.read(environ)
+        digests[f"{SECRET_DIGEST}{secret.id}"] = hmac.digest(key, f"{secret.id}=".encode() + value, "sha256").hex()
     return replace(image, args={**image.args, **digests}) if digests else image
-
-
-def _value(secret: Secret, environ: Mapping[str, str]) -> bytes:
-    """Its value; nothing of one that is not there, which the plan tells."""
-    if not secret.file:
-        return environ.get(secret.environment, "").encode(errors="surrogateescape")
-    try:
-        return Path(secret.file).read_bytes()
-    except FileNotFoundError:
-        return b""
-    except OSError as error:
-        raise UserError(f"the secret {secret.id} cannot be read: {os_reason(error)}") from None

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from doit_images.core.base import files
+from doit_images.core.base.errors import UserError, os_reason
 
 _REMOTE = re.compile(r"^(https?://|git://|ssh://|git@|github\.com/|[\w.-]+@[\w.-]+:)")
 
@@ -22,6 +27,15 @@ class Secret:
     environment: str = ""
     optional: bool = False
     counts: bool = False
+
+    def read(self, environ: Mapping[str, str]) -> bytes:
+        """Its value now, nothing where its variable is not set. ``UserError`` where its file cannot be read."""
+        if not self.file:
+            return os.fsencode(environ.get(self.environment, ""))
+        try:
+            return files.content(Path(self.file))
+        except OSError as error:
+            raise UserError(f"the secret {self.id} cannot be read: {os_reason(error)}") from None
 
 
 @dataclass(frozen=True)
