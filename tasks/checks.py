@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -29,6 +30,8 @@ _KEYWORD: Task = {"name": "keyword", "short": "k", "type": str, "default": "", "
 # Everything once; and what confirms it elsewhere: with other engines, for longer, with other people's projects.
 _ONCE = (*_SIDE_BY_SIDE, "-m", "not all")
 _ELSEWHERE = (*_SIDE_BY_SIDE, "-m", "all")
+# More that fail at once are no accident of a busy machine.
+_FEW = 3
 # What the tests use for real, by the command that shows that it is there: Debian's package names.
 _PROGRAMS = {
     "busybox": "busybox-static",
@@ -187,7 +190,7 @@ def run_tests(
     if engine != "testing":
         if words:
             return _run_pytest(words)
-        return run_tool(_BUILD) or _run_pytest(_ONCE) or (_run_pytest(_ELSEWHERE) if more else None)
+        return run_tool(_BUILD) or _run_whole(_ONCE) or (_run_whole(_ELSEWHERE) if more else None)
     try:
         return _run_on_testing(words, ["classic", "containerd"] if store == "both" else [store])
     except UserError as error:
@@ -205,8 +208,11 @@ def _run_on_testing(words: Sequence[str], stores: Sequence[str]) -> object:
             print(f"test: with the engine of Debian's testing suite, {store} store", file=sys.stderr)
             engine.load(base)
             failed = None if words else run_tool(_BUILD, engine.environ)
-            chosen = words or [*_SIDE_BY_SIDE, "-m", "(engine or stack) and not all"]
-            failed = failed or _run_pytest(chosen, engine.environ)
+            failed = failed or (
+                _run_pytest(words, engine.environ)
+                if words
+                else _run_whole([*_SIDE_BY_SIDE, "-m", "(engine or stack) and not all"], engine.environ)
+            )
         if failed:
             return failed
     return None
@@ -214,6 +220,34 @@ def _run_on_testing(words: Sequence[str], stores: Sequence[str]) -> object:
 
 def _run_pytest(words: Sequence[str], environ: Mapping[str, str] = os.environ) -> object:
     return run_tool([sys.executable, "-m", "pytest", *words], {**environ, "FORBID_SKIPS": os.environ.get("CI", "")})
+
+
+def _run_whole(words: Sequence[str], environ: Mapping[str, str] = os.environ) -> object:
+    """Run pytest; of thousands of tests at once, where at most ``_FEW`` failed, run these once more, without others.
+
+    What passes then passes, and is named in the last lines as not steady: its first failure stands above (docs/
+    decisions.md says why).
+    """
+    with tempfile.TemporaryDirectory(prefix="test-") as cache:
+        kept = f"--override-ini=cache_dir={cache}"
+        failed = _run_pytest([*words, kept], environ)
+        names = _last_failed(Path(cache))
+        if not failed or not 0 < len(names) <= _FEW:
+            return failed
+        print(f"test: once more, without others beside it: {', '.join(names)}", file=sys.stderr)
+        alone = {name: value for name, value in environ.items() if name != "KEEP_SECONDS"}
+        failed = _run_pytest(["--last-failed", "--last-failed-no-failures=none", kept], alone)
+        steady = set(_last_failed(Path(cache)))
+        for name in names:
+            said = "failed twice" if name in steady else "NOT STEADY: it failed among others, and passed without them"
+            print(f"test: {name}: {said}", file=sys.stderr)
+        return failed
+
+
+def _last_failed(cache: Path) -> list[str]:
+    """The tests that failed, of pytest's own notes; none where it was interrupted before it took any."""
+    notes = cache / "v/cache/lastfailed"
+    return sorted(json.loads(notes.read_text())) if notes.exists() else []
 
 
 def missing_programs() -> list[str]:

@@ -26,7 +26,7 @@ from doit_images.share.registry import Registry
 from doit_images.share.signing import BUNDLE
 from doit_images.share.trusted import Claimed
 from tests import hosted, loopback
-from tests.conftest import Lab, docker
+from tests.conftest import Lab, printed
 
 FILES = {
     "compose.yml": """
@@ -250,8 +250,8 @@ def test_what_was_tested_gets_its_names_elsewhere_with_all_that_is_attached(
         claimed = Claimed(first, labels[FINGERPRINT], "linux/amd64")
         trust = trusted.of(Settings(share_builders=project.environ["SHARE_BUILDERS"]))
         assert trust.judge(claimed, bundles)[0] == "", "cosign reads them, as test_trust shows"
-        pulled = docker("run", "--rm", f"{where}/{path}:latest", "cat", "/base.txt", "/web.txt")
-        assert pulled.stdout == f"{project.prefix}\n1\n"
+        pulled = printed(f"{where}/{path}:latest", "cat", "/base.txt", "/web.txt")
+        assert pulled == f"{project.prefix}\n1\n"
         assert project.published(*words) == json.dumps(named, indent=2) + "\n", "once more changes nothing"
         project.edit("2\n")
         taken = project.published(*words, status=1)

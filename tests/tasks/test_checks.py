@@ -120,6 +120,38 @@ def test_faults_get_the_time_that_they_share(monkeypatch: pytest.MonkeyPatch) ->
     assert given == [(["-m", "pytest", "-m", "faults", "tests/faults", "-k", "kill", "-x"], "3")]
 
 
+@pytest.mark.parametrize(
+    ("failing", "status", "said"),
+    [
+        ("", 0, []),
+        ("unsteady", 0, ["NOT STEADY: it failed among others, and passed without them"]),
+        ("broken", 1, ["failed twice"]),
+        ("unsteady broken", 1, ["failed twice", "NOT STEADY: it failed among others, and passed without them"]),
+        ("unsteady 1 2 3", 1, []),
+    ],
+)
+def test_the_few_that_failed_among_all_run_once_more(
+    failing: str, status: int, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    (tmp_path / "test_it.py").write_text(
+        "import pathlib, pytest\n"
+        "def test_steady():\n"
+        "    with open('steady', 'a') as file: file.write('.')\n"
+        f"@pytest.mark.parametrize('name', {failing.split()})\n"
+        "def test_one(name):\n"
+        "    again = pathlib.Path(name).exists()\n"
+        "    pathlib.Path(name).touch()\n"
+        "    assert again and name == 'unsteady'\n"
+    )
+    monkeypatch.setattr(checks, "ROOT", tmp_path)
+    failed = checks._run_whole(["-q", "--numprocesses=2", "-c", os.devnull, "--rootdir=."], {**os.environ, "CI": ""})
+    assert bool(failed) == bool(status)
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("test: test_it.py")]
+    assert [line.partition("]: ")[2] for line in lines] == said
+    assert (tmp_path / "steady").read_text() == "." if failing else True, "what passed is not run again"
+
+
 @pytest.mark.parametrize(("given", "handed"), [(None, "true"), ("", "true"), ("yes", "yes")])
 def test_the_command_of_ci_forbids_skips_whoever_starts_it(tmp_path: Path, given: str | None, handed: str) -> None:
     (tmp_path / ".ci").mkdir()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Lab, docker
+from tests.conftest import Lab, docker, printed
 
 FILES = {
     "compose.yml": """
@@ -43,7 +43,7 @@ def project(lab: Lab, busybox: str, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def seen(lab: Lab, name: str) -> str:
-    return docker("run", "--rm", lab.ref("web"), "cat", f"/{name}").stdout.split()[0]
+    return printed(lab.ref("web"), "cat", f"/{name}").split()[0]
 
 
 def digest(text: str) -> str:

@@ -17,7 +17,7 @@ from doit_images.core.compose import made_env
 from doit_images.core.run import Run
 from doit_images.pruning import disk_usage
 from tests import loopback
-from tests.conftest import ROOT, Lab, docker, file_in, no_build_ends_before
+from tests.conftest import ROOT, Lab, docker, file_in, no_build_ends_before, printed
 from tests.waiting import patience, until
 
 pytestmark = pytest.mark.engine
@@ -406,7 +406,7 @@ def test_a_whole_project_is_copied_without_our_own_folder_and_the_env_file_that_
     assert lab.actions() == {"all": "fresh"}
     lab.write({"g": ""})
     assert lab.build() == {"all": "built"}
-    listed = docker("run", "--rm", lab.ref("all"), "ls", "-A", "/all").stdout.split()
+    listed = printed(lab.ref("all"), "ls", "-A", "/all").split()
     assert sorted(listed) == [".dockerignore", "Dockerfile", "compose.yml", "f", "g"]
     lab.write({".env": "PASSWORD=theirs\n"})
     assert lab.actions() == {"all": "broken"}, "it is not the one that was made"
