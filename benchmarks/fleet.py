@@ -31,8 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.results import Results, say
 from doit_images.core.buildkit.oci_transfer import blob_of
 from doit_images.core.engine.labels import FINGERPRINT
-from doit_images.core.planning.shared_image import SharedImage
-from doit_images.core.planning.wanted import Wanted
+from doit_images.core.planning.shared_image import SharedImage, SharedRef
 from doit_images.share import transfer, travel
 from doit_images.share.index import KnownResult
 from doit_images.share.lease import BuildCoordinator
@@ -144,7 +143,7 @@ class Machine:
             time.sleep(self._random.uniform(0.0, self._fleet.pause))
         return seen
 
-    def _round(self, wanted: Mapping[int, str], seen: Seen) -> None:
+    def _round(self, shared_ref: Mapping[int, str], seen: Seen) -> None:
         def say(text: str) -> None:
             seen.said[text.partition("`")[0].partition("(")[0].strip()[:70]] += 1
 
@@ -154,8 +153,8 @@ class Machine:
         coordinator = BuildCoordinator(self._fleet.redis, say, LEASE_SECONDS)
         share.ask_first(coordinator.index, 60.0)
         images = {
-            str(number): Wanted(f"fleet/i{number}", fingerprint, PLATFORM)
-            for number, fingerprint in wanted.items()
+            str(number): SharedRef(f"fleet/i{number}", fingerprint, PLATFORM)
+            for number, fingerprint in shared_ref.items()
             if fingerprint not in self._here
         }
         seen.asked |= {image.fingerprint for image in images.values()}
@@ -166,7 +165,7 @@ class Machine:
                 self._in_turn(share, coordinator, image, seen)
             self._here.add(image.fingerprint)
 
-    def _in_turn(self, share: Share, coordinator: BuildCoordinator, image: Wanted, seen: Seen) -> None:
+    def _in_turn(self, share: Share, coordinator: BuildCoordinator, image: SharedRef, seen: Seen) -> None:
         began = time.monotonic()
         with coordinator.acquire(image.turn, lambda who: None, 0.3):
             seen.waited = max(seen.waited, time.monotonic() - began)
@@ -185,7 +184,7 @@ class Machine:
                 share.look({"": image})
                 coordinator.index.publish({image.fingerprint: KnownResult(whole.digest, 0.3, 1)})
 
-    def _build(self, image: Wanted, seen: Seen) -> transfer.Whole:
+    def _build(self, image: SharedRef, seen: Seen) -> transfer.Whole:
         """An index of one image that no other build makes."""
         self._journal.write(f"begins {image.fingerprint}\n")
         time.sleep(self._random.uniform(0.1, 0.6))
@@ -206,7 +205,7 @@ class Machine:
         seen.built.append(image.fingerprint)
         return transfer.Whole(str(index["digest"]), str(index["digest"]), layout)
 
-    def _pull(self, share: Share, image: Wanted, offer: SharedImage, seen: Seen) -> bool:
+    def _pull(self, share: Share, image: SharedRef, offer: SharedImage, seen: Seen) -> bool:
         layout = self._folder / "pulled"
         problem = travel.moved(lambda: self._take(share, image, offer, layout))
         if problem:
@@ -218,7 +217,7 @@ class Machine:
         return True
 
     @staticmethod
-    def _take(share: Share, image: Wanted, offer: SharedImage, layout: Path) -> None:
+    def _take(share: Share, image: SharedRef, offer: SharedImage, layout: Path) -> None:
         for digest, size in {offer.config: LARGEST, **offer.layers}.items():
             blob_of(layout, digest).parent.mkdir(parents=True, exist_ok=True)
             share.registry.take_blob(image.path, digest, blob_of(layout, digest), size)

@@ -23,7 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.results import Results, say
-from doit_images.core.planning.wanted import Wanted
+from doit_images.core.planning.shared_image import SharedRef
 from doit_images.share.index import Remembered
 from doit_images.share.lease import BuildCoordinator
 from doit_images.share.share import Share
@@ -54,22 +54,22 @@ def main() -> None:
         stack.callback(registry.close)
         redis = stack.enter_context(loopback.redis(folder))
         url = f"redis://127.0.0.1:{redis.port}/0"
-        wanted = {
-            f"i{number}": Wanted(f"app/i{number}", f"{number:064x}", "linux/amd64") for number in range(given.images)
+        shared_ref = {
+            f"i{number}": SharedRef(f"app/i{number}", f"{number:064x}", "linux/amd64") for number in range(given.images)
         }
 
         def plain() -> float:
-            return _asked(Share(f"localhost:{registry.port}", write=True, say=say), wanted)
+            return _asked(Share(f"localhost:{registry.port}", write=True, say=say), shared_ref)
 
         def indexed() -> float:
             share = Share(f"localhost:{registry.port}", write=True, say=say)
             share.ask_first(BuildCoordinator(url, say).index, 3600.0)
-            return _asked(share, wanted)
+            return _asked(share, shared_ref)
 
         def known() -> float:
             share = Share(f"localhost:{registry.port}", write=True, say=say)
             share.memory = Remembered(folder / "answers.json", 0.0)
-            return _asked(share, wanted)
+            return _asked(share, shared_ref)
 
         def requests(act: Callable[[], float]) -> str:
             before = registry.counts()
@@ -88,12 +88,12 @@ def main() -> None:
             results.add(f"{what}, {way}", times[way], "s", target, notes[way])
 
 
-def _asked(share: Share, wanted: dict[str, Wanted]) -> float:
+def _asked(share: Share, shared_ref: dict[str, SharedRef]) -> float:
     began = time.perf_counter()
-    found = share.look(wanted)
+    found = share.look(shared_ref)
     seconds = time.perf_counter() - began
-    if len(found) != len(wanted):
-        raise SystemExit(f"{len(found)} of {len(wanted)} were found")
+    if len(found) != len(shared_ref):
+        raise SystemExit(f"{len(found)} of {len(shared_ref)} were found")
     return seconds
 
 

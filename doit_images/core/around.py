@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from doit_images.core.engine.client import Engine, ImageConfig, LocalImage
     from doit_images.core.inputs.image_inputs import ImageInputs
     from doit_images.core.planning.plan import Decision
-    from doit_images.core.planning.shared_image import SharedImage
-    from doit_images.core.planning.wanted import Wanted
+    from doit_images.core.planning.shared_image import SharedImage, SharedRef
 
 
 class Peers(Protocol):
@@ -58,23 +57,23 @@ class Results(Protocol):
     def writes(self) -> bool:
         """Whether results of this machine are given to others."""
 
-    def look(self, wanted: Mapping[str, Wanted]) -> dict[str, SharedImage]:
+    def look(self, refs: Mapping[str, SharedRef]) -> dict[str, SharedImage]:
         """The results that there are of these images, by the names given; asked about once in a run."""
 
-    def unasked(self, wanted: Mapping[str, Wanted]) -> dict[str, Wanted]:
+    def unasked(self, refs: Mapping[str, SharedRef]) -> dict[str, SharedRef]:
         """Those images that ``look`` would have to ask about, which takes its time."""
 
-    def remembered(self, wanted: Mapping[str, Wanted]) -> dict[str, SharedImage]:
+    def remembered(self, refs: Mapping[str, SharedRef]) -> dict[str, SharedImage]:
         """What earlier runs were told of these images lately, if that is known of all of them."""
 
-    def forget(self, wanted: Wanted) -> None:
+    def forget(self, shared_ref: SharedRef) -> None:
         """Ask again about an image: another machine may have given it since."""
 
-    def pull(self, wanted: Wanted, shared_image: SharedImage, engine: Engine, layout: Path | None = None) -> str:
+    def pull(self, shared_ref: SharedRef, shared_image: SharedImage, engine: Engine, layout: Path | None = None) -> str:
         """Let the engine fetch a result, of several platforms into a ``layout``; a reference to it there, "" if that
         failed."""
 
-    def refuse(self, wanted: Wanted, why: str) -> None:
+    def refuse(self, shared_ref: SharedRef, why: str) -> None:
         """What was pulled is not what was promised: it is not asked for again."""
 
 
@@ -86,7 +85,7 @@ class Leases(Protocol):
         """Whether there are others, which have answered so far."""
 
     def holds(self, what: str) -> bool:
-        """Whether this process holds the lease with this name (``Wanted.turn``)."""
+        """Whether this process holds the lease with this name (``SharedRef.turn``)."""
 
     def acquire(
         self, what: str, waits: Callable[[str], None], expected: float | None = None
@@ -177,26 +176,26 @@ class Alone:
         """There is none: settings refuse ``BUILD_OUTPUT=registry`` without a registry."""
         raise ValueError("no registry to push to")
 
-    def look(self, wanted: Mapping[str, Wanted]) -> dict[str, SharedImage]:
+    def look(self, refs: Mapping[str, SharedRef]) -> dict[str, SharedImage]:
         """Nothing."""
         return {}
 
-    def unasked(self, wanted: Mapping[str, Wanted]) -> dict[str, Wanted]:
+    def unasked(self, refs: Mapping[str, SharedRef]) -> dict[str, SharedRef]:
         """Nobody is asked."""
         return {}
 
-    def remembered(self, wanted: Mapping[str, Wanted]) -> dict[str, SharedImage]:
+    def remembered(self, refs: Mapping[str, SharedRef]) -> dict[str, SharedImage]:
         """Nothing."""
         return {}
 
-    def forget(self, wanted: Wanted) -> None:
+    def forget(self, shared_ref: SharedRef) -> None:
         """Nobody is asked."""
 
-    def pull(self, wanted: Wanted, shared_image: SharedImage, engine: Engine, layout: Path | None = None) -> str:
+    def pull(self, shared_ref: SharedRef, shared_image: SharedImage, engine: Engine, layout: Path | None = None) -> str:
         """Nothing comes."""
         return ""
 
-    def refuse(self, wanted: Wanted, why: str) -> None:
+    def refuse(self, shared_ref: SharedRef, why: str) -> None:
         """Nothing came."""
 
     def rebuilt(self, decision: Decision) -> int:

@@ -125,7 +125,7 @@ class Planner:
 
     def _settled(self, decide: Callable[[], Decided]) -> Decided:
         with extras.told():  # the peers' modules
-            return settled(decide, lambda wanted: self._sources.peers().results.look(wanted))
+            return settled(decide, lambda refs: self._sources.peers().results.look(refs))
 
     def _valid(self) -> dict[str, Decision] | None:
         version, decisions = self._decisions or (-1, None)
@@ -182,18 +182,18 @@ class Planner:
         results = self._sources.peers().results
         if results.reads:
             from doit_images.core.planning import agreement
-            from doit_images.core.planning.wanted import Wanted, all_wanted
+            from doit_images.core.planning.shared_image import SharedRef, shared_refs_of
 
-            def wanted(names: Iterable[str]) -> dict[str, Wanted]:
-                return all_wanted({name: inputs[name] for name in names}, self._local.snapshot().platform)
+            def refs(names: Iterable[str]) -> dict[str, SharedRef]:
+                return shared_refs_of({name: inputs[name] for name in names}, self._local.snapshot().platform)
 
             def look(names: Collection[str]) -> Mapping[str, SharedImage]:
-                if unasked := results.unasked(wanted(names)):
+                if unasked := results.unasked(refs(names)):
                     raise Unasked(unasked)
-                return results.look(wanted(names))
+                return results.look(refs(names))
 
             def recall(names: Collection[str]) -> Mapping[str, SharedImage]:
-                return results.remembered(wanted(names))
+                return results.remembered(refs(names))
 
             if not ask and (remembered := agreement.remembered(decided, planned, recall)):
                 return self._possible(remembered)

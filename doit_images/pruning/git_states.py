@@ -24,7 +24,7 @@ from doit_images.core.base.references import path_of
 from doit_images.core.base.timestamps import DAY
 from doit_images.core.buildkit import backends
 from doit_images.core.inputs.image_inputs import ImageInputs
-from doit_images.core.planning.wanted import wanted_of
+from doit_images.core.planning.shared_image import shared_ref_of
 from doit_images.core.run import Run
 
 _REFS = "%(refname)%00%(objecttype)%00%(objectname)%00%(*objecttype)%00%(*objectname)%00%(symref)"
@@ -51,26 +51,26 @@ class Needed:
         doubts = set(doubtful)
         for name, inputs in images.items():
             self.paths.add(path_of(inputs.image.ref))
-            wanted = wanted_of(inputs, platform)
-            if wanted is None or name in doubts or doubts.intersection(inputs.parents.values()):
+            shared_ref = shared_ref_of(inputs, platform)
+            if shared_ref is None or name in doubts or doubts.intersection(inputs.parents.values()):
                 doubts.add(name)
                 some = inputs.platforms or (platform,)
                 why = f"{who} may need it: what it is built on for {', '.join(some)} is not here"
                 self.unknown.update({(path_of(inputs.image.ref), each): why for each in some})
             else:
-                self.results.setdefault((wanted.path, wanted.tag), f"{who} needs it")
+                self.results.setdefault((shared_ref.path, shared_ref.tag), f"{who} needs it")
 
 
 def needed(run: Run, some: Iterable[str], seconds: float) -> Needed:
     """What is needed for these platforms and this machine's, and was in the last so many seconds. Raises ``UserError``
     for a working tree that cannot be read, and for a repository that cannot be asked."""
-    wanted = sorted({run.local_images.snapshot().platform, *some})
+    needed = sorted({run.local_images.snapshot().platform, *some})
     found = Needed()
-    for platform in wanted:
+    for platform in needed:
         found.add(run.planner.made_of(run.resolver, platform), platform, "this working tree")
     refs = _refs(run.project.directory)
     for branch in (run.settings.cache_main_branch, run.settings.cache_branch, *(ref.short for ref in refs)):
-        for tag in (branch, *(f"{branch}:{platform}" for platform in wanted)) if branch else ():
+        for tag in (branch, *(f"{branch}:{platform}" for platform in needed)) if branch else ():
             found.caches[backends.cache_tag(tag)] = f"it is the cache of {branch}"
     commits = _commits(run.project.directory, refs, seconds) if refs else {}
     if not commits:
@@ -86,7 +86,7 @@ def needed(run: Run, some: Iterable[str], seconds: float) -> Needed:
                 seen = look.see(Source(git_dir, commit))
                 # A variable without a value here may have had one where this was built.
                 unsure = [name for name in seen.images if look.without_value or seen.doubtful.get(name)]
-                for platform in wanted:
+                for platform in needed:
                     found.add(run.planner.made_of(look.resolver, platform), platform, names[0], unsure)
             except UserError as error:
                 if look.has_files:

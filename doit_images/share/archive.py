@@ -32,7 +32,7 @@ from doit_images.core.planner import Planner
 from doit_images.core.planning.action import Action
 from doit_images.core.planning.agreement import Resolution
 from doit_images.core.planning.plan import Decision
-from doit_images.core.planning.wanted import wanted_of
+from doit_images.core.planning.shared_image import shared_ref_of
 from doit_images.core.run import Run
 from doit_images.share import cache_mounts, connection, publish, trusted
 from doit_images.share.archive_check import check_files, check_images, measured
@@ -203,10 +203,10 @@ def push_all(run: Run) -> str:
     share.offers({decision.name: decision.inputs for decision, _ in fresh}, platform)  # side by side
     pushed = 0
     for decision, local_image in fresh:
-        wanted = wanted_of(decision.inputs, platform)
-        if wanted is None:
+        shared_ref = shared_ref_of(decision.inputs, platform)
+        if shared_ref is None:
             continue
-        what, shared_image = publish.offer(machines, decision, wanted, local_image)
+        what, shared_image = publish.offer(machines, decision, shared_ref, local_image)
         if not share.writes or (what == Resolution.PUSH and shared_image is None):
             raise UserError(f"{decision.name} could not be pushed to {share.address}")
         pushed += what == Resolution.PUSH

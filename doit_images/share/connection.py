@@ -69,10 +69,10 @@ class Machines:
     def rebuilt(self, decision: Decision) -> int:
         """When another machine rebuilt this on purpose last, in seconds since the epoch; 0 if that is not known."""
         from doit_images.core.planning.plan import rebuilt
-        from doit_images.core.planning.wanted import wanted_of
+        from doit_images.core.planning.shared_image import shared_ref_of
 
-        wanted = wanted_of(decision.inputs, self.run.local_images.snapshot().platform)
-        there = self.share.look({"": wanted}).get("") if wanted and self.share.reads else None
+        shared_ref = shared_ref_of(decision.inputs, self.run.local_images.snapshot().platform)
+        there = self.share.look({"": shared_ref}).get("") if shared_ref and self.share.reads else None
         return rebuilt(there.labels) if there else 0
 
     def give(self, decision: Decision, made: LocalImage, seconds: float) -> SharedImage | None:

@@ -14,7 +14,7 @@ from doit_images.core.engine.client import LocalImage
 from doit_images.core.engine.labels import INPUT_DIGEST
 from doit_images.core.planning.agreement import Resolution, verdict
 from doit_images.core.planning.plan import Decision, own_only
-from doit_images.core.planning.wanted import Wanted, wanted_of
+from doit_images.core.planning.shared_image import SharedRef, shared_ref_of
 from doit_images.core.run import Run
 from doit_images.share import index
 
@@ -30,24 +30,24 @@ def give(
     """Share what was built in so many seconds, and is in the registry already where its builder ``pushed`` it; returns
     the shared result that is to take its place, if one is."""
     run, share = machines.run, machines.share
-    wanted = wanted_of(decision.inputs, run.local_images.snapshot().platform)
-    if wanted is None or not (share.reads or machines.coordinator.on):
+    shared_ref = shared_ref_of(decision.inputs, run.local_images.snapshot().platform)
+    if shared_ref is None or not (share.reads or machines.coordinator.on):
         return None
     if run.local_images.on_own_base(decision.inputs.bases):
         with machines.giving:
             if not machines.base_given and run.own_base and run.own_base.give():
                 run.local_images.changed()
             machines.base_given = True
-    what, shared_image = offer(machines, decision, wanted, local_image, pushed)
-    if run.settings.cache_write and not machines.coordinator.lost(wanted.turn):
+    what, shared_image = offer(machines, decision, shared_ref, local_image, pushed)
+    if run.settings.cache_write and not machines.coordinator.lost(shared_ref.turn):
         made = index.KnownResult(shared_image.digest if shared_image else "", seconds, local_image.size)
-        machines.coordinator.index.publish({wanted.fingerprint: made})
+        machines.coordinator.index.publish({shared_ref.fingerprint: made})
     takes = what == Resolution.TAKE and shared_image and share.gives(shared_image) and not own_only(decision.inputs)
     return shared_image if takes else None
 
 
 def offer(
-    machines: Machines, decision: Decision, wanted: Wanted, local_image: LocalImage, pushed: Whole | None = None
+    machines: Machines, decision: Decision, shared_ref: SharedRef, local_image: LocalImage, pushed: Whole | None = None
 ) -> tuple[Resolution, SharedImage | None]:
     """Push an image to where all agree to find it, after the parents that are missing there, if it counts; one that its
     builder ``pushed`` only gets its name there. Returns what was done and what the registry then holds."""
@@ -55,8 +55,8 @@ def offer(
     if not registry.reads:
         return Resolution.KEEP, None
     on_shared = on_shared_parents(machines, decision)
-    registry.forget(wanted)
-    shared_image = registry.look({"": wanted}).get("")
+    registry.forget(shared_ref)
+    shared_image = registry.look({"": shared_ref}).get("")
 
     def content() -> str:
         return pushed.content if pushed else run.planner.content_of(decision.inputs, local_image)
@@ -65,12 +65,12 @@ def offer(
         return verdict(local_image.labels, content, shared_image, on_shared_parents=on_shared)
 
     what = judged()
-    if what == Resolution.PUSH and registry.writes and machines.coordinator.lost(wanted.turn):
+    if what == Resolution.PUSH and registry.writes and machines.coordinator.lost(shared_ref.turn):
         run.events.emit(ImageNoted(decision.name, "not pushed: meanwhile another machine has the turn to build it"))
     elif what == Resolution.PUSH and registry.writes:
         run.events.emit(ImageNoted(decision.name, f"pushing to {registry.address}"))
         whole = pushed or _in_layout(run, decision, local_image)
-        shared_image = registry.push(wanted, local_image, run.engine, build_target.inline_tags(run), whole)
+        shared_image = registry.push(shared_ref, local_image, run.engine, build_target.inline_tags(run), whole)
         run.local_images.changed()
         # Between the look and the push another machine may have pushed, and be found there now.
         if shared_image and judged() == Resolution.TAKE:
@@ -95,15 +95,15 @@ def on_shared_parents(machines: Machines, decision: Decision) -> bool | None:
     run, pairs = machines.run, []
     for context, name in sorted(decision.inputs.parents.items()):
         parent = run.planner.decide(name)
-        wanted = wanted_of(parent.inputs, run.local_images.snapshot().platform)
-        if wanted is None:
+        shared_ref = shared_ref_of(parent.inputs, run.local_images.snapshot().platform)
+        if shared_ref is None:
             return None
         with machines.giving:  # two children of one parent push it once
-            shared_image = machines.share.look({name: wanted}).get(name)
+            shared_image = machines.share.look({name: shared_ref}).get(name)
             if parent.local_image and (
                 shared_image is None or shared_image.labels.get(INPUT_DIGEST) != parent.inputs.input_digest
             ):
-                _, shared_image = offer(machines, parent, wanted, parent.local_image)
+                _, shared_image = offer(machines, parent, shared_ref, parent.local_image)
         if shared_image is None:
             return None
         pairs.append(f"{context}={shared_image.content}")

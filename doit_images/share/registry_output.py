@@ -23,7 +23,7 @@ from doit_images.core.compose.image import Image
 from doit_images.core.engine.client import LocalImage
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning.plan import Decision, offered
-from doit_images.core.planning.wanted import Wanted, wanted_of
+from doit_images.core.planning.shared_image import SharedRef, shared_ref_of
 from doit_images.share import publish, transfer
 from doit_images.share.no_answer import NoImage, Unavailable
 from doit_images.share.transfer import Whole
@@ -60,8 +60,8 @@ class Pushing:
             parent = self._run.planner.decide(name).inputs
             platform = ", ".join(parent.platforms) or self._run.local_images.snapshot().platform
             # The parent was decided when the run began; its fingerprint may be another by now.
-            wanted = Wanted(parent.image.ref, inputs.parent_fingerprints[name], platform)
-            shared_image = self._share.look({name: wanted}).get(name)
+            shared_ref = SharedRef(parent.image.ref, inputs.parent_fingerprints[name], platform)
+            shared_image = self._share.look({name: shared_ref}).get(name)
             if shared_image is None:
                 raise UserError(f"{self._run.settings.cache_registry} does not hold `{name}`", remedy="run it again")
             ref = f"{self._repository(parent.image)}@{shared_image.digest}"
@@ -76,7 +76,7 @@ class Pushing:
         """``UserError`` where what is built could not be pushed, or would be of no use to anybody."""
         share, name = self._share, decision.name
         where = f"{name} is to go to {share.address} (BUILD_OUTPUT=registry)"
-        if wanted_of(decision.inputs, self._run.local_images.snapshot().platform) is None:
+        if shared_ref_of(decision.inputs, self._run.local_images.snapshot().platform) is None:
             raise UserError(f"{where}, but its base is unknown", remedy="pin its base by digest, or pull it")
         if not self._run.settings.cache_write:
             raise UserError(f"{where}, which is read-only here", remedy="set CACHE_WRITE=1, or BUILD_OUTPUT=engine")
@@ -97,8 +97,8 @@ class Pushing:
         publish.give(self._machines, before, made, seconds, Whole(digest, image.content))
         run.planner.built(name)
         run.local_images.changed()
-        wanted = wanted_of(before.inputs, run.local_images.snapshot().platform)
-        kept = self._share.look({name: wanted}).get(name) if wanted else None
+        shared_ref = shared_ref_of(before.inputs, run.local_images.snapshot().platform)
+        kept = self._share.look({name: shared_ref}).get(name) if shared_ref else None
         if kept is None or not offered(before.inputs, kept, before.parents_label):
             if publish.on_shared_parents(self._machines, before) is False:
                 raise InputsChanged("a parent changed in the registry")
@@ -110,11 +110,11 @@ class Pushing:
 
     def _pushed(self, inputs: ImageInputs, labels: Mapping[str, str], digest: str) -> SharedImage:
         """The image that the builder pushed, as the registry gives it. ``UserError`` if it is not what was built."""
-        wanted = ", ".join(inputs.platforms)
-        image = self._answered(lambda: self._share.registry.image(path_of(inputs.image.ref), digest, wanted))
-        if image is None or image.platform != wanted:
+        asked = ", ".join(inputs.platforms)
+        image = self._answered(lambda: self._share.registry.image(path_of(inputs.image.ref), digest, asked))
+        if image is None or image.platform != asked:
             raise UserError(
-                f"{inputs.name}: what was built is not for {wanted}",
+                f"{inputs.name}: what was built is not for {asked}",
                 remedy="`docker buildx inspect` lists the platforms of the builder",
             )
         if any(image.labels.get(label) != value for label, value in labels.items()):

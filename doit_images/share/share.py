@@ -22,8 +22,7 @@ from doit_images.core.base.settings import Settings
 from doit_images.core.engine import temporary_tag
 from doit_images.core.engine.client import Engine, Gone, LocalImage
 from doit_images.core.inputs.image_inputs import ImageInputs
-from doit_images.core.planning.shared_image import SharedImage
-from doit_images.core.planning.wanted import Wanted, all_wanted
+from doit_images.core.planning.shared_image import SharedImage, SharedRef, shared_refs_of
 from doit_images.share import reaching, signatures, travel, trusted
 from doit_images.share.circuit_breaker import CircuitBreaker, HealthCheck
 from doit_images.share.index import ResultIndex
@@ -108,36 +107,36 @@ class Share:
 
     def offers(self, inputs: Mapping[str, ImageInputs], platform: str) -> dict[str, SharedImage]:
         """What the registry holds for these images, by name; ``platform`` is the engine's."""
-        return self.look(all_wanted(inputs, platform))
+        return self.look(shared_refs_of(inputs, platform))
 
-    def look(self, wanted: Mapping[str, Wanted]) -> dict[str, SharedImage]:
+    def look(self, refs: Mapping[str, SharedRef]) -> dict[str, SharedImage]:
         """Which of these images the registry holds under their fingerprints, asked side by side, once in a run."""
-        if todo := self.unasked(wanted):
+        if todo := self.unasked(refs):
             self._learn(todo)
         if not self.reads:
             return {}
-        return {name: shared_image for name, image in wanted.items() if (shared_image := self._known.get(image.key))}
+        return {name: shared_image for name, image in refs.items() if (shared_image := self._known.get(image.key))}
 
-    def unasked(self, wanted: Mapping[str, Wanted]) -> dict[str, Wanted]:
+    def unasked(self, refs: Mapping[str, SharedRef]) -> dict[str, SharedRef]:
         """Those of these images that ``look`` would have to ask about, which takes its time."""
         if not self.reads or self._looks.open:
             return {}
-        return {name: image for name, image in wanted.items() if image.key not in self._known}
+        return {name: image for name, image in refs.items() if image.key not in self._known}
 
-    def remembered(self, wanted: Mapping[str, Wanted]) -> dict[str, SharedImage]:
+    def remembered(self, refs: Mapping[str, SharedRef]) -> dict[str, SharedImage]:
         """What earlier runs were told of these images, if that was lately, and of all of them; none once this run asked
         about one. Enough to know by what is built on them, not to act on: ``pull`` asks the registry first."""
-        keys = {image.key for image in wanted.values()}
+        keys = {image.key for image in refs.values()}
         if not (self.memory and self.reads) or any(key in self._known or key in self._direct for key in keys):
             return {}
         recent = self.memory.recent({self._name(key) for key in keys})
-        images = {name: image for name, each in wanted.items() if (image := self._recall(each, recent))}
-        return images if len(images) == len(wanted) else {}
+        images = {name: image for name, each in refs.items() if (image := self._recall(each, recent))}
+        return images if len(images) == len(refs) else {}
 
-    def forget(self, wanted: Wanted) -> None:
+    def forget(self, shared_ref: SharedRef) -> None:
         """Ask again about an image, the registry itself: another machine may have pushed it since."""
-        self._known.pop(wanted.key, None)
-        self._direct.add(wanted.key)
+        self._known.pop(shared_ref.key, None)
+        self._direct.add(shared_ref.key)
 
     def gone(self, path: str, tags: Iterable[str]) -> None:
         """The registry does not hold these any more, whatever the index says."""
@@ -145,7 +144,7 @@ class Share:
             self._known.pop((path, tag), None)
             self._index.drop(self._name((path, tag)))
 
-    def _learn(self, todo: Mapping[str, Wanted]) -> None:
+    def _learn(self, todo: Mapping[str, SharedRef]) -> None:
         """Get to know of these images what the index knows, and else what the registry answers."""
         from concurrent.futures import ThreadPoolExecutor  # builds without a registry need none
 
@@ -172,14 +171,14 @@ class Share:
         """Whether nobody has tried in vain to pull this in this run."""
         return shared_image.digest not in self._failed
 
-    def pull(self, wanted: Wanted, shared_image: SharedImage, engine: Engine, layout: Path | None = None) -> str:
+    def pull(self, shared_ref: SharedRef, shared_image: SharedImage, engine: Engine, layout: Path | None = None) -> str:
         """Let the engine fetch an image by its digest; returns a reference to it there, "" if that failed. Of several
         platforms it fetches all, or, where a ``layout`` is to hold them, its own."""
-        if wanted.key in self._recalled and not self._still(wanted, shared_image):
+        if shared_ref.key in self._recalled and not self._still(shared_ref, shared_image):
             return ""
-        ref = f"{self.address}/{wanted.path}@{shared_image.digest}"
+        ref = f"{self.address}/{shared_ref.path}@{shared_image.digest}"
         temporary_tag.borrow(engine, ref)
-        problem = self._travel.fetch(wanted, shared_image, engine, layout)
+        problem = self._travel.fetch(shared_ref, shared_image, engine, layout)
         if not problem:
             self._pulls.good()
             return ref
@@ -187,38 +186,38 @@ class Share:
         damaged = travel.damaged(problem)
         if not damaged and self._health.fails():
             return ""
-        if wanted.key in self._indexed:  # the registry may have another by now
-            self._indexed.discard(wanted.key)
-            self.forget(wanted)
+        if shared_ref.key in self._indexed:  # the registry may have another by now
+            self._indexed.discard(shared_ref.key)
+            self.forget(shared_ref)
             if self._write:
-                self._index.drop(self._name(wanted.key))
+                self._index.drop(self._name(shared_ref.key))
             return ""
-        self._known[wanted.key] = None
+        self._known[shared_ref.key] = None
         self._failed[shared_image.digest] = damaged
         if not damaged and self._pulls.bad():
             self._tell(f"does not give what it has ({problem})", "images are built here instead")
         else:
-            what = f"`{wanted.path}:{wanted.tag}` cannot be pulled from {self.address}"
+            what = f"`{shared_ref}` cannot be pulled from {self.address}"
             self._say(f"{what}, so this machine does without: {problem}")
         return ""
 
-    def _still(self, wanted: Wanted, shared_image: SharedImage) -> bool:
+    def _still(self, shared_ref: SharedRef, shared_image: SharedImage) -> bool:
         """Whether the registry still holds what an earlier run was told: by now there may be another, or none."""
-        self._recalled.discard(wanted.key)
-        self.forget(wanted)
-        now = self.look({"": wanted}).get("")
+        self._recalled.discard(shared_ref.key)
+        self.forget(shared_ref)
+        now = self.look({"": shared_ref}).get("")
         return now is not None and now.digest == shared_image.digest
 
-    def refuse(self, wanted: Wanted, why: str) -> None:
+    def refuse(self, shared_ref: SharedRef, why: str) -> None:
         """What was pulled is not taken: it is built here instead."""
-        shared_image, self._known[wanted.key] = self._known.get(wanted.key), None
+        shared_image, self._known[shared_ref.key] = self._known.get(shared_ref.key), None
         if shared_image:
             self._failed[shared_image.digest] = True
-        self._say(f"`{wanted.path}:{wanted.tag}` of {self.address} is not taken, but built here: {why}")
+        self._say(f"`{shared_ref}` of {self.address} is not taken, but built here: {why}")
 
     def push(
         self,
-        wanted: Wanted,
+        shared_ref: SharedRef,
         local_image: LocalImage,
         engine: Engine,
         also: Iterable[str] = (),
@@ -231,26 +230,27 @@ class Share:
         if self.trust.need:
             content = whole.content if whole else engine.config_of(local_image.id).content
         # What is there already, but for the signature, is only signed.
-        there = signatures.is_just(self._doubted.get(wanted.key), content, local_image)
+        there = signatures.is_just(self._doubted.get(shared_ref.key), content, local_image)
         try:
-            problem = "" if there else self._travel.send(wanted, local_image, engine, (wanted.tag, *also), whole)
+            tags = (shared_ref.tag, *also)
+            problem = "" if there else self._travel.send(shared_ref, local_image, engine, tags, whole)
         except Gone as error:
-            self._say(f"`{wanted.path}:{wanted.tag}` is not shared: {error}")
+            self._say(f"`{shared_ref}` is not shared: {error}")
             return None
         if travel.stays(problem):
             self._tell(f"has tags that are immutable ({problem})", "what is there stays", once=True)
         elif problem:
-            self._not_pushed(wanted, problem)
+            self._not_pushed(shared_ref, problem)
             return None
         self._pushes.good()
-        self.forget(wanted)
-        signed = self._signed(wanted, local_image, content) if self.trust.need else None
-        return self.look({"": wanted}).get("") or signed
+        self.forget(shared_ref)
+        signed = self._signed(shared_ref, local_image, content) if self.trust.need else None
+        return self.look({"": shared_ref}).get("") or signed
 
-    def _not_pushed(self, wanted: Wanted, problem: str) -> None:
+    def _not_pushed(self, shared_ref: SharedRef, problem: str) -> None:
         """What a push came to that came to nothing."""
-        what = f"`{wanted.path}:{wanted.tag}` could not be pushed to {self.address}: {problem}"
-        if advice := travel.to_create(problem, self.address, self.registry.client.repository(wanted.path)):
+        what = f"`{shared_ref}` could not be pushed to {self.address}: {problem}"
+        if advice := travel.to_create(problem, self.address, self.registry.client.repository(shared_ref.path)):
             self._say(f"{what}: {advice}")  # other images have other repositories
         elif self._health.fails():
             return
@@ -259,22 +259,22 @@ class Share:
         else:
             self._say(what)
 
-    def _signed(self, wanted: Wanted, local_image: LocalImage, content: str) -> SharedImage | None:
+    def _signed(self, shared_ref: SharedRef, local_image: LocalImage, content: str) -> SharedImage | None:
         """Sign what the registry holds, if it is what was built here: whoever may push may have pushed something else
         since. Returns it; None if it is not, or cannot be signed."""
         try:
-            held = self.registry.image(wanted.path, wanted.tag, wanted.platform)
+            held = self.registry.image(shared_ref.path, shared_ref.tag, shared_ref.platform)
             if held is None or not signatures.is_just(held, content, local_image):
                 return None
-            bundle = self.trust.sign(held.digest, wanted.fingerprint, wanted.platform)
-            signatures.give(self.registry, wanted.path, held.digest, bundle)
+            bundle = self.trust.sign(held.digest, shared_ref.fingerprint, shared_ref.platform)
+            signatures.give(self.registry, shared_ref.path, held.digest, bundle)
         except (Unavailable, NoImage) as error:
             if not self._health.fails():
-                what = f"`{wanted.path}:{wanted.tag}` could not be signed"
+                what = f"`{shared_ref}` could not be signed"
                 self._say(f"{what}: the shared registry {self.address} {error}")
             return None
         except NotSigned as error:
-            self._say(f"`{wanted.path}:{wanted.tag}` could not be signed: {error}")
+            self._say(f"`{shared_ref}` could not be signed: {error}")
             return None
         return held
 
@@ -282,27 +282,29 @@ class Share:
         """What an image is called in an index."""
         return f"{self.address}/{key[0]}:{key[1]}"
 
-    def _recall(self, wanted: Wanted, known: Mapping[str, SharedImage] | None = None) -> SharedImage | None:
+    def _recall(self, shared_ref: SharedRef, known: Mapping[str, SharedImage] | None = None) -> SharedImage | None:
         """What the registry said of an image before, by default at any time, if that would be taken now."""
-        name = self._name(wanted.key)
+        name = self._name(shared_ref.key)
         if known is None:
             known = self.memory.ever([name]) if self.memory else {}
         image = known.get(name)
-        if image is None or not self.gives(image) or self._judge(wanted, image, image.signatures.values())[1]:
+        if image is None or not self.gives(image) or self._judge(shared_ref, image, image.signatures.values())[1]:
             return None
-        self._recalled.add(wanted.key)
+        self._recalled.add(shared_ref.key)
         return image
 
-    def _ask(self, wanted: Wanted, indexed: SharedImage | None = None) -> SharedImage | None:
+    def _ask(self, shared_ref: SharedRef, indexed: SharedImage | None = None) -> SharedImage | None:
         if self._looks.open:
-            return self._recall(wanted)
+            return self._recall(shared_ref)
         try:
-            shared_image, doubt = self._judge(wanted, indexed, indexed.signatures.values()) if indexed else (None, "")
+            shared_image, doubt = None, ""
+            if indexed:
+                shared_image, doubt = self._judge(shared_ref, indexed, indexed.signatures.values())
             # What the index says is checked alike, and where it does not do, the registry is asked.
             if shared_image is None or doubt:
-                shared_image, doubt = self._held(wanted)
+                shared_image, doubt = self._held(shared_ref)
         except NoImage as error:
-            self._say(f"`{wanted.path}:{wanted.tag}` is built here: the shared registry {self.address} {error}")
+            self._say(f"`{shared_ref}` is built here: the shared registry {self.address} {error}")
             return None
         except Unavailable as error:
             at_first = error.silent and not self._looks.any_good
@@ -311,32 +313,33 @@ class Share:
             if self._looks.bad(at_once=at_first):
                 self._tell(str(error), "images are built here instead")
             elif not self._looks.open:
-                self._tell(str(error), f"`{wanted.path}:{wanted.tag}` is built here", once=True)
-            return self._recall(wanted)
+                self._tell(str(error), f"`{shared_ref}` is built here", once=True)
+            return self._recall(shared_ref)
         self._looks.good()
         # What nobody can use is as good as none: a result of this machine may take its place.
         return None if doubt or (shared_image and self._failed.get(shared_image.digest)) else shared_image
 
-    def _judge(self, wanted: Wanted, image: SharedImage, bundles: Iterable[str]) -> tuple[SharedImage, str]:
-        """An image with what speaks for it, and why it is not taken as what is wanted, "" if it is."""
-        doubt, good = self.trust.judge(trusted.Claimed(image.digest, wanted.fingerprint, wanted.platform), bundles)
+    def _judge(self, shared_ref: SharedRef, image: SharedImage, bundles: Iterable[str]) -> tuple[SharedImage, str]:
+        """An image with what speaks for it, and why it is not taken as what was asked for, "" if it is."""
+        claimed = trusted.Claimed(image.digest, shared_ref.fingerprint, shared_ref.platform)
+        doubt, good = self.trust.judge(claimed, bundles)
         return (replace(image, signatures=good) if self.trust.need else image), doubt
 
-    def _held(self, wanted: Wanted) -> tuple[SharedImage | None, str]:
+    def _held(self, shared_ref: SharedRef) -> tuple[SharedImage | None, str]:
         """What the registry holds, and why it is not taken. Raises ``Unavailable`` and ``NoImage``."""
-        shared_image = self.registry.image(wanted.path, wanted.tag, wanted.platform)
+        shared_image = self.registry.image(shared_ref.path, shared_ref.tag, shared_ref.platform)
         if shared_image is None or not self.trust.need:
             return shared_image, ""
-        kept, doubt = self._judge(wanted, shared_image, shared_image.signatures.values())
+        kept, doubt = self._judge(shared_ref, shared_image, shared_image.signatures.values())
         if not doubt:  # what was good once is not asked for again, but judged again
             return kept, ""
-        attached = signatures.bundles(self.registry, wanted.path, shared_image.digest)
-        shared_image, doubt = self._judge(wanted, shared_image, attached)
+        attached = signatures.bundles(self.registry, shared_ref.path, shared_image.digest)
+        shared_image, doubt = self._judge(shared_ref, shared_image, attached)
         if not doubt:
             self.registry.known[shared_image.digest] = shared_image
         else:
-            self._doubted[wanted.key] = shared_image
-            sentence = f"`{wanted.path}:{wanted.tag}` of {self.address} is not taken: {doubt}"
+            self._doubted[shared_ref.key] = shared_image
+            sentence = f"`{shared_ref}` of {self.address} is not taken: {doubt}"
             with self._lock:
                 before, self._said = sentence in self._said, self._said | {sentence}
             if not before:

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 from doit_images.core.base import platforms
 from doit_images.core.engine import temporary_tag
 from doit_images.core.engine.client import Engine, LocalImage
-from doit_images.core.planning.shared_image import SharedImage
-from doit_images.core.planning.wanted import Wanted
+from doit_images.core.planning.shared_image import SharedImage, SharedRef
 from doit_images.share import by_docker
 from doit_images.share.circuit_breaker import HealthCheck
 from doit_images.share.no_answer import NoImage, Unavailable
@@ -38,33 +37,33 @@ class Travel:
     def __init__(self, registry: Registry, health: HealthCheck) -> None:
         self._registry, self._health = registry, health
 
-    def fetch(self, wanted: Wanted, shared_image: SharedImage, engine: Engine, layout: Path | None) -> str:
+    def fetch(self, shared_ref: SharedRef, shared_image: SharedImage, engine: Engine, layout: Path | None) -> str:
         """Let an image come. Of several platforms the engine fetches all, or, where a ``layout`` is to hold them, its
         own."""
-        some, problem, digest = wanted.platform.split(", "), "", shared_image.digest
+        some, problem, digest = shared_ref.platform.split(", "), "", shared_image.digest
         if layout:
             from doit_images.share import transfer  # most images are of one platform
 
-            problem = moved(lambda: transfer.fetch(self._registry, wanted.path, digest, layout))
+            problem = moved(lambda: transfer.fetch(self._registry, shared_ref.path, digest, layout))
             some = [platforms.chosen(some, engine.snapshot().platform)]
         for platform in some:
-            ref = f"{self._registry.address}/{wanted.path}@{digest}"
+            ref = f"{self._registry.address}/{shared_ref.path}@{digest}"
             argv = ["docker", "pull", "--quiet", "--platform", platform, ref]
-            again = partial(self._registry.client.rests, wanted.path, digest)
+            again = partial(self._registry.client.rests, shared_ref.path, digest)
             problem = problem or by_docker.moved(argv, engine, shared_image.size, self._health, again)
         return problem
 
     def send(
-        self, wanted: Wanted, local_image: LocalImage, engine: Engine, tags: Sequence[str],
+        self, shared_ref: SharedRef, local_image: LocalImage, engine: Engine, tags: Sequence[str],
         whole: Whole | None,
     ) -> str:  # fmt: skip
         """Push an image of the engine, or a ``whole`` one, under these tags."""
         if whole:
             from doit_images.share import transfer
 
-            return moved(lambda: transfer.push(self._registry, wanted.path, tags, whole))
+            return moved(lambda: transfer.push(self._registry, shared_ref.path, tags, whole))
         for tag in tags:
-            ref = f"{self._registry.address}/{wanted.path}:{tag}"
+            ref = f"{self._registry.address}/{shared_ref.path}:{tag}"
             with temporary_tag.lent(engine, local_image.id, ref):
                 argv = ["docker", "push", "--quiet", ref]
                 problem = by_docker.moved(argv, engine, local_image.size, self._health)

@@ -18,7 +18,7 @@ from doit_images.core.base.errors import UserError, os_reason
 from doit_images.core.base.references import stand_in
 from doit_images.core.base.settings import Settings
 from doit_images.core.inputs.copied import copied
-from doit_images.core.planning.wanted import Wanted
+from doit_images.core.planning.shared_image import SharedRef
 from doit_images.core.run import Run
 from doit_images.pruning import repairs
 from doit_images.pruning.repairs import Repair
@@ -130,7 +130,7 @@ def _shared(run: Run) -> Iterator[Finding]:
     """Whether the registry and the Redis answer that machines share their work through."""
     settings, said = run.settings, list[str]()
     if settings.cache_registry:
-        asked = Wanted("doctor", "0" * 64, "linux/amd64")  # whether it is there is all the same
+        asked = SharedRef("doctor", "0" * 64, "linux/amd64")  # whether it is there is all the same
         Share(settings.cache_registry, write=False, say=said.append).look({"": asked})
         yield from _trust(settings)
         yield _reached("shared registry", settings.cache_registry, said, "see CACHE_REGISTRY and `docker login`")
@@ -248,9 +248,9 @@ def _ignored(run: Run) -> Iterator[Finding]:
 def _platforms(run: Run) -> Iterator[Finding]:
     """Whether the builder runs programs for all the platforms that images are built for, where any are declared."""
     try:
-        wanted = {platform for inputs in run.planner.declared().values() for platform in inputs.platforms}
+        needed = {platform for inputs in run.planner.declared().values() for platform in inputs.platforms}
         foreign = {
-            platform for platform in wanted if not platforms.serves(run.local_images.snapshot().platform, platform)
+            platform for platform in needed if not platforms.serves(run.local_images.snapshot().platform, platform)
         }
     except UserError:  # told already
         return
@@ -265,7 +265,7 @@ def _platforms(run: Run) -> Iterator[Finding]:
         detail = f"the builder runs no programs for {', '.join(missing)}: a RUN there will fail"
         yield Finding("platforms", Severity.WARN, detail, remedy)
     else:
-        yield Finding("platforms", Severity.OK, f"the builder runs {', '.join(sorted(wanted))}")
+        yield Finding("platforms", Severity.OK, f"the builder runs {', '.join(sorted(needed))}")
 
 
 def _tool(name: str, least: tuple[int, int], remedy: str) -> Finding:

@@ -17,7 +17,7 @@ from doit_images.core.engine.client import LocalImage
 from doit_images.core.history.store import Build, Status
 from doit_images.core.planning.action import Action
 from doit_images.core.planning.plan import Decision
-from doit_images.core.planning.wanted import Wanted, wanted_of
+from doit_images.core.planning.shared_image import SharedRef, shared_ref_of
 from doit_images.core.run import Run
 from doit_images.share import connection
 from doit_images.share.no_answer import NoImage, Unavailable
@@ -84,28 +84,29 @@ def make(run: Run, images: Sequence[str], folder: str, content: Content, *, atta
         if image is None:
             raise UserError(f"the engine does not hold {ref}", remedy="doit build")
         try:
-            wanted, digest = _shared(run, decisions[name]) if attach else (None, image.id)
+            shared_ref, digest = _shared(run, decisions[name]) if attach else (None, image.id)
             for kind, document in content(decisions[name], image, digest).items():
                 path = run.folder / folder / f"{name}{kind.ending}"
                 write_file(path, attached.text_of(document))
                 print(path)
-                if wanted:
+                if shared_ref:
                     share = connection.of(run).share
-                    print(f"{share.address}/{wanted.path}@{attached.attach(share, wanted, digest, kind, document)}")
+                    attachment = attached.attach(share, shared_ref, digest, kind, document)
+                    print(f"{share.address}/{shared_ref.path}@{attachment}")
         except (Unavailable, NoImage) as error:
             raise UserError(f"the shared registry {run.settings.cache_registry} {error}") from None
 
 
-def _shared(run: Run, decision: Decision) -> tuple[Wanted, str]:
+def _shared(run: Run, decision: Decision) -> tuple[SharedRef, str]:
     """An image in the shared registry, and its digest there; ``UserError`` where it is not there."""
-    wanted = wanted_of(decision.inputs, run.local_images.snapshot().platform)
-    if not run.settings.cache_registry or wanted is None:
+    shared_ref = shared_ref_of(decision.inputs, run.local_images.snapshot().platform)
+    if not run.settings.cache_registry or shared_ref is None:
         raise UserError("there is no shared image to attach it to", remedy="set CACHE_REGISTRY, and build there")
-    shared = connection.of(run).share.registry.image(wanted.path, wanted.tag, wanted.platform)
+    shared = connection.of(run).share.registry.image(shared_ref.path, shared_ref.tag, shared_ref.platform)
     if shared is None:
-        where = f"{run.settings.cache_registry} does not hold {wanted.path}:{wanted.tag}"
+        where = f"{run.settings.cache_registry} does not hold {shared_ref}"
         raise UserError(where, remedy="doit build")
-    return wanted, shared.digest
+    return shared_ref, shared.digest
 
 
 def _build_of(run: Run, decision: Decision, image: LocalImage) -> Build:

@@ -17,8 +17,7 @@ from doit_images.core.engine.client import Engine, ImageConfig, LocalImage
 from tasks.bases.debian import ENV, IDENTITY_LABEL
 
 if TYPE_CHECKING:
-    from doit_images.core.planning.shared_image import SharedImage
-    from doit_images.core.planning.wanted import Wanted
+    from doit_images.core.planning.shared_image import SharedImage, SharedRef
     from doit_images.share.share import Share
 
 REF = "vllm-swarm/base"
@@ -34,9 +33,9 @@ class SharedBase:
     platform: str
 
     @property
-    def unasked(self) -> dict[str, Wanted]:
+    def unasked(self) -> dict[str, SharedRef]:
         """Itself, where ``config`` would have to ask about it, which takes its time."""
-        return self.share.unasked({REF: self._wanted}) if self.share and not self._remembered() else {}
+        return self.share.unasked({REF: self._shared_ref}) if self.share and not self._remembered() else {}
 
     def config(self) -> ImageConfig | None:
         """What is known of it before it is here; None if the registry has none."""
@@ -49,7 +48,7 @@ class SharedBase:
         if self.share is None or shared_image is None or not self.share.gives(shared_image):
             return False
         print(f"base_image: pulling {ref} from {self.share.address}", file=sys.stderr)
-        pulled = self.share.pull(self._wanted, shared_image, engine)
+        pulled = self.share.pull(self._shared_ref, shared_image, engine)
         local_image = engine.snapshot().get(pulled) if pulled else None
         if local_image is None:
             return False
@@ -60,7 +59,7 @@ class SharedBase:
         if right:
             engine.tag(local_image.id, ref)
         else:
-            self.share.refuse(self._wanted, "it is not what the registry says")
+            self.share.refuse(self._shared_ref, "it is not what the registry says")
         temporary_tag.take_away(engine, [pulled])
         return right
 
@@ -79,26 +78,26 @@ class SharedBase:
         """Push an image of the engine if the registry has no base of this identity; whether it did."""
         if self.share is None:
             return False
-        self.share.forget(self._wanted)
+        self.share.forget(self._shared_ref)
         if self._offer() or not self.share.writes:
             return False
         print(f"base_image: pushing to {self.share.address}", file=sys.stderr)
         listed = (local_image for local_image in engine.snapshot().every() if local_image.id == image_id)
-        return self.share.push(self._wanted, next(listed, LocalImage(image_id)), engine) is not None
+        return self.share.push(self._shared_ref, next(listed, LocalImage(image_id)), engine) is not None
 
     @property
-    def _wanted(self) -> Wanted:
-        from doit_images.core.planning.wanted import Wanted
+    def _shared_ref(self) -> SharedRef:
+        from doit_images.core.planning.shared_image import SharedRef
 
-        return Wanted(REF, self.number, self.platform)
+        return SharedRef(REF, self.number, self.platform)
 
     def _offer(self) -> SharedImage | None:
         if self.share is None:
             return None
-        return self._right(self.share.look({"": self._wanted}).get(""))
+        return self._right(self.share.look({"": self._shared_ref}).get(""))
 
     def _remembered(self) -> SharedImage | None:
-        return self._right(self.share.remembered({"": self._wanted}).get("")) if self.share else None
+        return self._right(self.share.remembered({"": self._shared_ref}).get("")) if self.share else None
 
     def _right(self, shared_image: SharedImage | None) -> SharedImage | None:
         right = shared_image and shared_image.labels.get(IDENTITY_LABEL) == self.number

@@ -21,7 +21,7 @@ from doit_images.cli.cache import _share_key
 from doit_images.core.base import commands, settings
 from doit_images.core.base.errors import UserError
 from doit_images.core.engine.client import LocalImage
-from doit_images.core.planning.wanted import Wanted
+from doit_images.core.planning.shared_image import SharedRef
 from doit_images.share import builders as listing
 from doit_images.share import by_docker, keyless, signatures, signing, trusted
 from doit_images.share.builders import Builder
@@ -322,7 +322,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 def test_what_is_pushed_is_signed_by_the_identity(
     store: Store, instance: Instance, config: Path, job: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = Wanted(store.path, number_of(1), PLATFORM)
+    wanted = SharedRef(store.path, number_of(1), PLATFORM)
     digest = store.image(1, wanted.tag)
     said: list[str] = []
     writer = Share(store.registry.address, write=True, say=said.append, trust=machine(instance, config))

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from doit_images.core.planning.wanted import Wanted
+from doit_images.core.planning.shared_image import SharedRef
 from doit_images.share import tokens
 from doit_images.share.index import Remembered
 from doit_images.share.no_answer import Unavailable
@@ -78,8 +78,8 @@ def guarded() -> Iterator[WithTokens]:
     one.server.shutdown()
 
 
-def images(count: int) -> dict[str, Wanted]:
-    return {f"i{number}": Wanted(f"app/i{number}", f"{number:064x}", "linux/amd64") for number in range(count)}
+def images(count: int) -> dict[str, SharedRef]:
+    return {f"i{number}": SharedRef(f"app/i{number}", f"{number:064x}", "linux/amd64") for number in range(count)}
 
 
 @pytest.mark.parametrize("known", [False, True])

@@ -15,7 +15,7 @@ import pytest
 from doit_images.core.base import oci
 from doit_images.core.base.references import digest_of
 from doit_images.core.engine.client import Engine, LocalImage
-from doit_images.core.planning.wanted import Wanted
+from doit_images.core.planning.shared_image import SharedRef
 from doit_images.share import referrers, signatures, signing, travel
 from doit_images.share.builders import Builder
 from doit_images.share.no_answer import Unavailable, told
@@ -49,16 +49,16 @@ class Team:
     def share(self, trust: Trust) -> Share:
         return Share(self.address, write=True, say=self.said.append, trust=trust)
 
-    def image(self, number: int, path: str = PATH) -> tuple[Wanted, bytes]:
+    def image(self, number: int, path: str = PATH) -> tuple[SharedRef, bytes]:
         """An image of nothing but a label, and its manifest; its configuration is in the registry."""
         made = {"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": []}}
         config = json.dumps({**made, "config": {"Labels": {"number": str(number)}}}).encode()
         described = referrers.give_blob(self.registry, path, "application/vnd.oci.image.config.v1+json", config)
         manifest = {"schemaVersion": 2, "mediaType": oci.MANIFEST, "config": described, "layers": []}
         fingerprint = hashlib.sha256(str(number).encode()).hexdigest()
-        return Wanted(path, fingerprint, PLATFORM), json.dumps(manifest).encode()
+        return SharedRef(path, fingerprint, PLATFORM), json.dumps(manifest).encode()
 
-    def push(self, number: int) -> tuple[Wanted, str]:
+    def push(self, number: int) -> tuple[SharedRef, str]:
         wanted, text = self.image(number)
         self.registry.give_manifest(PATH, wanted.tag, oci.MANIFEST, text)
         return wanted, f"sha256:{hashlib.sha256(text).hexdigest()}"
@@ -115,7 +115,7 @@ def test_a_tag_that_is_there_stays_or_is_replaced(team: Team) -> None:
 
 def test_a_repository_that_is_not_there_holds_nothing_and_is_made_or_asked_for(team: Team) -> None:
     wanted, _ = team.image(0)
-    elsewhere = Wanted("app/two", wanted.fingerprint, PLATFORM)
+    elsewhere = SharedRef("app/two", wanted.fingerprint, PLATFORM)
     assert team.share(team.reader).look({"": elsewhere}) == {}
     assert team.registry.tags("app/two") == []
     assert team.said == []
@@ -188,7 +188,7 @@ def test_the_engine_pushes_where_it_is_told_what_is_missing_and_what_stays(busyb
     docker("tag", busybox, f"{prefix}/one:1")
     image = LocalImage(docker("image", "inspect", "--format", "{{.Id}}", busybox).stdout.strip())
     one, *others = (
-        Wanted(f"app/{name}", f"{number:064x}", PLATFORM) for number, name in enumerate(("one", "two", "six"))
+        SharedRef(f"app/{name}", f"{number:064x}", PLATFORM) for number, name in enumerate(("one", "two", "six"))
     )
     try:
         with loopback.registry(tmp_path / "registry", ways=KINDS["ECR"]) as service:

@@ -329,10 +329,10 @@ def test_a_run_that_is_stopped_waits_for_no_registry(fake: Fake) -> None:
     fake.answer = drips("headers")
     code = (
         "import sys\nfrom doit_images.core.base import commands\nfrom doit_images.share.share import Share\n"
-        "from doit_images.core.planning.wanted import Wanted\n"
+        "from doit_images.core.planning.shared_image import SharedRef\n"
         "commands.stop_on_signals()\n"
         "share = Share(sys.argv[1], write=True, say=print)\nshare.registry.client._seconds = 600\n"
-        "share.look({str(number): Wanted(f'app/{number}', 'ab' * 32, 'linux/amd64') for number in range(20)})\n"
+        "share.look({str(number): SharedRef(f'app/{number}', 'ab' * 32, 'linux/amd64') for number in range(20)})\n"
     )
     with subprocess.Popen([sys.executable, "-c", code, fake.address], cwd=ROOT) as process:
         until(lambda: len(fake.seen) > 0)

@@ -24,8 +24,7 @@ from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning.action import Action
 from doit_images.core.planning.plan import SHARED, Decision, Known, plan
 from doit_images.core.planning.reasons import DUE
-from doit_images.core.planning.shared_image import SharedImage
-from doit_images.core.planning.wanted import Wanted
+from doit_images.core.planning.shared_image import SharedImage, SharedRef
 from doit_images.share import publish
 from doit_images.share.connection import Machines
 from doit_images.share.no_answer import Unavailable
@@ -218,7 +217,7 @@ def test_a_registry_that_does_not_answer_is_a_sentence(tmp_path: Path) -> None:
 
 
 def test_whoever_had_to_wait_asks_the_registry_again(tmp_path: Path) -> None:
-    run, asked = SeemingRun(tmp_path, DECISION), list[Wanted]()
+    run, asked = SeemingRun(tmp_path, DECISION), list[SharedRef]()
     run.engine = SimpleNamespace(address=f"unix://{tmp_path}/none")
     run.files = (tmp_path / "compose.yml",)
     run.share = SimpleNamespace(forget=asked.append)

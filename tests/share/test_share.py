@@ -30,8 +30,7 @@ from doit_images.core.engine.client import Engine, Gone, ImageConfig, LocalImage
 from doit_images.core.engine.labels import INPUT_DIGEST, PARENTS
 from doit_images.core.planning.action import Action
 from doit_images.core.planning.plan import Decision
-from doit_images.core.planning.shared_image import SharedImage
-from doit_images.core.planning.wanted import Wanted, wanted_of
+from doit_images.core.planning.shared_image import SharedImage, SharedRef, shared_ref_of
 from doit_images.core.run import Parts, Run
 from doit_images.share import by_docker, circuit_breaker, lease, publish, registry, transfer
 from doit_images.share import share as share_module
@@ -453,8 +452,8 @@ def test_a_killed_builder_is_taken_over(machines: tuple[Machine, Machine], tmp_p
 # ---- what needs no engine
 
 
-def wanted(name: str = "auth") -> Wanted:
-    return Wanted(f"localhost:5000/app/{name}:optimized", "ab" * 32, "linux/amd64")
+def wanted(name: str = "auth") -> SharedRef:
+    return SharedRef(f"localhost:5000/app/{name}:optimized", "ab" * 32, "linux/amd64")
 
 
 def sharing(
@@ -477,10 +476,10 @@ def test_what_is_asked_for() -> None:
 
 def test_an_image_with_an_unknown_base_is_not_shared() -> None:
     one = made("base")
-    assert wanted_of(one, "linux/amd64") == Wanted("app/base", one.fingerprint, "linux/amd64")
-    assert wanted_of(replace(one, bases={"python": ""}), "linux/amd64") is None
+    assert shared_ref_of(one, "linux/amd64") == SharedRef("app/base", one.fingerprint, "linux/amd64")
+    assert shared_ref_of(replace(one, bases={"python": ""}), "linux/amd64") is None
     both = replace(one, platforms=("linux/amd64", "linux/arm64"))
-    assert wanted_of(both, "linux/amd64") == Wanted("app/base", one.fingerprint, "linux/amd64, linux/arm64")
+    assert shared_ref_of(both, "linux/amd64") == SharedRef("app/base", one.fingerprint, "linux/amd64, linux/arm64")
 
 
 def test_each_image_is_asked_about_once_in_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -818,7 +817,7 @@ def test_of_several_platforms_all_are_pulled(
 ) -> None:
     docker = docker_says("", "")
     one, _ = sharing(monkeypatch, lambda *asked: FOUND)
-    both = Wanted("app/auth", "ab" * 32, "linux/amd64, linux/arm64")
+    both = SharedRef("app/auth", "ab" * 32, "linux/amd64, linux/arm64")
     assert one.pull(both, FOUND, FakeEngine()) == "reg:5000/app/auth@sha256:d"
     assert [line.split()[4] for line, _ in docker.asked] == ["linux/amd64", "linux/arm64"]
     docker_says("no such platform")
@@ -879,7 +878,7 @@ def test_only_what_can_be_shared_is_offered(monkeypatch: pytest.MonkeyPatch) -> 
     assert asked == [("app/base", f"in-{base.fingerprint[:16]}", "linux/s390x")]
 
 
-BOTH = Wanted("app/auth", "ab" * 32, "linux/amd64, linux/arm64")
+BOTH = SharedRef("app/auth", "ab" * 32, "linux/amd64, linux/arm64")
 
 
 def test_an_index_for_a_layout_comes_blob_by_blob_and_the_engine_gets_its_own_platform(
@@ -1006,7 +1005,7 @@ def test_who_was_stopped_for_longer_than_its_lease_pushes_and_tells_nothing(
     monkeypatch: pytest.MonkeyPatch, docker_says: Callable[..., DockerCommand], lost: bool
 ) -> None:
     inputs, noted = made("base"), Events()
-    turn = wanted_of(inputs, "linux/amd64")
+    turn = shared_ref_of(inputs, "linux/amd64")
     assert turn
     told: list[str] = []
     monkeypatch.setattr(build_target, "layout_of", lambda run, image: None)

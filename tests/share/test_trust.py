@@ -27,8 +27,7 @@ from doit_images.ci.results.result import Result
 from doit_images.core.base import oci, settings
 from doit_images.core.base.errors import UserError
 from doit_images.core.engine.client import LocalImage
-from doit_images.core.planning.shared_image import SharedImage
-from doit_images.core.planning.wanted import Wanted
+from doit_images.core.planning.shared_image import SharedImage, SharedRef
 from doit_images.share import builders as listing
 from doit_images.share import by_docker, referrers, share, signatures, signing, transfer, trusted
 from doit_images.share.builders import Builder
@@ -339,7 +338,7 @@ def test_results_from_elsewhere_count_once_somebody_said_whose(
     said: list[str] = []
     chosen = settings.Settings(cache_registry=address, **given)
     one = share.of(chosen, said.append)
-    wanted = Wanted("one", number_of(1), PLATFORM)
+    wanted = SharedRef("one", number_of(1), PLATFORM)
     assert (one.reads, one.unasked({"": wanted}) == {}, len(said)) == (reads, not reads, 0 if reads else 1)
     if not reads:
         assert (one.look({"": wanted}), one.writes, one.writes_of(TESTS)) == ({}, False, False)
@@ -461,9 +460,9 @@ def test_of_hundreds_of_forged_results_none_is_taken(
     count = int(os.environ.get("FORGED_RESULTS", "200"))
     attacks = list(ATTACKS.values())
 
-    def put(number: int) -> tuple[str, Wanted, str]:
+    def put(number: int) -> tuple[str, SharedRef, str]:
         fingerprint, good = number_of(number), number % 50 == 0
-        wanted = Wanted("one", fingerprint, PLATFORM)
+        wanted = SharedRef("one", fingerprint, PLATFORM)
         digest = store.image(number, wanted.tag)
         attached, why = attacks[number % len(attacks)]
         broken = number % 25 == 0 and not good  # signed as it must be, but the image is half written
@@ -472,7 +471,7 @@ def test_of_hundreds_of_forged_results_none_is_taken(
             store.attach(digest, bundles)
         if broken:
             store.halve(digest)
-        return str(number), Wanted("app/one", fingerprint, PLATFORM), BROKEN if broken else "" if good else why
+        return str(number), SharedRef("app/one", fingerprint, PLATFORM), BROKEN if broken else "" if good else why
 
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(put, range(1, count + 1)))
@@ -581,7 +580,7 @@ class Engine:
 def test_what_is_pushed_is_signed_and_one_more_request_is_all_that_a_reader_needs(
     store: Store, keys: dict[str, Key], builders: list[Builder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = Wanted("app/one", number_of(-1), PLATFORM)
+    wanted = SharedRef("app/one", number_of(-1), PLATFORM)
     digest = store.image(-1, wanted.tag)
     own = tmp_path / "key"
     builder = Builder("here", signing.make_key(own), NOW - DAY, NOW + DAY)
@@ -618,7 +617,7 @@ def test_what_is_pushed_is_signed_and_one_more_request_is_all_that_a_reader_need
     assert reader.look({"": wanted})[""].digest == digest
     assert len(asked) == 1, "what was good is judged again, and not fetched again"
     # What another machine pushed meanwhile is not signed.
-    other = Wanted("app/one", number_of(-2), PLATFORM)
+    other = SharedRef("app/one", number_of(-2), PLATFORM)
     store.image(-2, other.tag)
     monkeypatch.setattr(by_docker, "moved", lambda *words: "")
     assert writer.push(other, LocalImage("id", labels=LABELS), Engine("another")) is None
@@ -639,7 +638,7 @@ def test_what_is_pushed_is_signed_and_one_more_request_is_all_that_a_reader_need
 def test_of_several_platforms_the_index_is_signed(
     store: Store, keys: dict[str, Key], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = Wanted("app/one", number_of(-8), "linux/amd64, linux/arm64")
+    wanted = SharedRef("app/one", number_of(-8), "linux/amd64, linux/arm64")
     arm = CONFIG.replace(b"amd64", b"arm64")
     (tmp_path / "arm").write_bytes(arm)
     store.registry.give_blob(store.path, digest_of(arm), tmp_path / "arm")
@@ -673,7 +672,7 @@ def test_of_several_platforms_the_index_is_signed(
 def test_what_an_older_version_signed_and_attached_is_taken(
     store: Store, keys: dict[str, Key], builders: list[Builder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = Wanted("app/one", number_of(-8), PLATFORM)
+    wanted = SharedRef("app/one", number_of(-8), PLATFORM)
     digest = store.image(-8, wanted.tag)
     with monkeypatch.context() as before:
         before.setattr(signing, "_CLAIMED", "vllm-swarm.")
@@ -690,7 +689,7 @@ def test_what_others_attached_is_fetched_and_half_written_things_count_for_nothi
     store: Store, keys: dict[str, Key], builders: list[Builder]
 ) -> None:
     """As `cosign sign` attaches a bundle: without our annotation. And what else may lie there."""
-    wanted = Wanted("app/one", number_of(-7), PLATFORM)
+    wanted = SharedRef("app/one", number_of(-7), PLATFORM)
     digest = store.image(-7, wanted.tag)
     sharing = Share(store.registry.address, write=True, say=print, trust=trust_of(builders))
 
@@ -774,13 +773,13 @@ def test_what_the_index_says_is_signed_too_or_the_registry_is_asked(
     monkeypatch.setattr(
         Client, "send", lambda self, method, place, *more: asked.append(place) or send(self, method, place, *more)
     )
-    wanted, forged = (Wanted("app/one", number_of(number), PLATFORM) for number in (-5, -6))
+    wanted, forged = (SharedRef("app/one", number_of(number), PLATFORM) for number in (-5, -6))
     digest = store.image(-5, wanted.tag)
     store.attach(digest, [sign_for(keys["ci"], digest, wanted.fingerprint)])
     store.image(-6, forged.tag)
     index, said = Known(), list[str]()
 
-    def look(one: Wanted, trust: Trust) -> dict[str, SharedImage]:
+    def look(one: SharedRef, trust: Trust) -> dict[str, SharedImage]:
         sharing = Share(store.registry.address, write=True, say=said.append, trust=trust)
         sharing.ask_first(index, 60)
         asked.clear()

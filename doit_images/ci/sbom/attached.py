@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from doit_images.core.base.errors import UserError
-from doit_images.core.planning.wanted import Wanted
+from doit_images.core.planning.shared_image import SharedRef
 from doit_images.share import referrers, signatures
 from doit_images.share.signing import BUNDLE, NotSigned
 from doit_images.share.trusted import Claimed
@@ -40,7 +40,7 @@ PROVENANCE = DocumentKind("provenance", ".json", "application/vnd.in-toto+json",
 KINDS = (SPDX, SPDX_3, CYCLONEDX, PROVENANCE)
 
 
-def attach(share: Share, wanted: Wanted, digest: str, kind: DocumentKind, document: Mapping[str, Any]) -> str:
+def attach(share: Share, shared_ref: SharedRef, digest: str, kind: DocumentKind, document: Mapping[str, Any]) -> str:
     """Attach a document to the image with this digest; returns the attachment's digest. ``UserError`` where nobody
     would take it from this machine. Raises ``Unavailable`` and ``NoImage``."""
     if share.trust.need:
@@ -48,14 +48,14 @@ def attach(share: Share, wanted: Wanted, digest: str, kind: DocumentKind, docume
             raise UserError(
                 f"other machines would not accept what this machine attaches: {why}", remedy="doit share_key NAME"
             )
-        claimed = Claimed(digest, wanted.fingerprint, wanted.platform, kind.predicate)
+        claimed = Claimed(digest, shared_ref.fingerprint, shared_ref.platform, kind.predicate)
         try:
             bundle = share.trust.sign_claimed(claimed, document.get("predicate", document))
         except NotSigned as error:
             raise UserError(f"the {kind.title} could not be signed: {error}") from None
-        return signatures.give(share.registry, wanted.path, digest, bundle, kind.predicate)
+        return signatures.give(share.registry, shared_ref.path, digest, bundle, kind.predicate)
     attachment = referrers.Attachment(kind.media_type, text_of(document), {_PREDICATE: kind.predicate})
-    return referrers.attach(share.registry, wanted.path, digest, attachment)
+    return referrers.attach(share.registry, shared_ref.path, digest, attachment)
 
 
 def text_of(document: Mapping[str, object]) -> bytes:
@@ -63,18 +63,18 @@ def text_of(document: Mapping[str, object]) -> bytes:
     return json.dumps(document, indent=1, sort_keys=True).encode()
 
 
-def judged(share: Share, wanted: Wanted, digest: str) -> tuple[list[str], list[str]]:
+def judged(share: Share, shared_ref: SharedRef, digest: str) -> tuple[list[str], list[str]]:
     """The documents attached to the image with this digest: those that count, each with its signers, and a sentence
     about each kind without a valid document. Raises ``Unavailable`` and ``NoImage``."""
     if not share.trust.need:
         return [], []
     good, bad = list[str](), list[str]()
-    there = referrers.attached(share.registry, wanted.path, digest)
+    there = referrers.attached(share.registry, shared_ref.path, digest)
     for kind in KINDS:
         of_kind = [each for each in there if signatures.kind_of(each) == kind.predicate]
         bundles = [each for each in of_kind if each.get("artifactType") == BUNDLE]
-        claimed = Claimed(digest, wanted.fingerprint, wanted.platform, kind.predicate)
-        doubt, by = share.trust.judge(claimed, signatures.contents(share.registry, wanted.path, bundles))
+        claimed = Claimed(digest, shared_ref.fingerprint, shared_ref.platform, kind.predicate)
+        doubt, by = share.trust.judge(claimed, signatures.contents(share.registry, shared_ref.path, bundles))
         if not doubt:
             good.append(f"{kind.title} by {', '.join(sorted(by))}")
         elif bundles or any(each.get("artifactType") == kind.media_type for each in there):

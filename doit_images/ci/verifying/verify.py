@@ -23,7 +23,7 @@ from doit_images.core.engine.endpoint import leading_to
 from doit_images.core.planning import record
 from doit_images.core.planning.action import Action
 from doit_images.core.planning.plan import Decision
-from doit_images.core.planning.wanted import wanted_of
+from doit_images.core.planning.shared_image import shared_ref_of
 from doit_images.core.run import Run
 from doit_images.share import connection
 from doit_images.share.no_answer import NoImage, Unavailable
@@ -125,14 +125,14 @@ def _held(run: Run, local_image: LocalImage) -> tuple[ImageContent | None, list[
 def _shared(run: Run, decision: Decision, local_image: LocalImage) -> tuple[list[str], list[str]]:
     """The documents that count beside the result in the shared registry, and in what that or a document is another; a
     result that is not signed as it must be is told, and counts as none."""
-    share, wanted = connection.of(run).share, wanted_of(decision.inputs, run.local_images.snapshot().platform)
-    offer = share.look({"": wanted}).get("") if wanted else None
-    if wanted is None or offer is None:
+    share, shared_ref = connection.of(run).share, shared_ref_of(decision.inputs, run.local_images.snapshot().platform)
+    offer = share.look({"": shared_ref}).get("") if shared_ref else None
+    if shared_ref is None or offer is None:
         return [], []
     if offer.content != run.planner.content_of(decision.inputs, local_image):
         return [], [f"the shared registry has another result for the same inputs ({offer.digest[:19]}…)"]
     try:
-        return attached.judged(share, wanted, offer.digest)
+        return attached.judged(share, shared_ref, offer.digest)
     except (Unavailable, NoImage) as error:
         return [], [f"what is attached to it is not known: the shared registry {share.address} {error}"]
 

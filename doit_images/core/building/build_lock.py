@@ -19,7 +19,7 @@ from doit_images.core.building.events import ImageNoted
 from doit_images.core.engine.client import Engine
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning.plan import Decision
-from doit_images.core.planning.wanted import Wanted, wanted_of
+from doit_images.core.planning.shared_image import SharedRef, shared_ref_of
 from doit_images.core.run import Run
 
 
@@ -47,7 +47,7 @@ def taken(run: Run, decision: Decision) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def leased(run: Run, wanted: Wanted, name: str, *, wait: bool = True) -> Iterator[bool]:
+def leased(run: Run, shared_ref: SharedRef, name: str, *, wait: bool = True) -> Iterator[bool]:
     """Hold the lease of an image for the block: no other machine builds it then. Forgets what the registry was known to
     hold of it. A machine that may not push takes no lease: it only waits until no other machine builds the image, and
     gets true if one may begin again by now. Raises ``Stopped`` when the run is stopped, and ``Elsewhere`` if another
@@ -59,7 +59,7 @@ def leased(run: Run, wanted: Wanted, name: str, *, wait: bool = True) -> Iterato
         prune_lock.let_go(run)
         run.events.emit(ImageNoted(name, f"waits for {who}, which builds it"))
 
-    leases, again, asked = run.peers.leases, False, (wanted.turn, waits, run.expected.builds.get(name))
+    leases, again, asked = run.peers.leases, False, (shared_ref.turn, waits, run.expected.builds.get(name))
     with contextlib.ExitStack() as held:
         if run.peers.results.writes:
             held.enter_context(leases.acquire(*asked))
@@ -67,16 +67,16 @@ def leased(run: Run, wanted: Wanted, name: str, *, wait: bool = True) -> Iterato
             again = leases.watch(*asked)
         if commands.stopping():
             raise commands.Stopped
-        run.peers.results.forget(wanted)
+        run.peers.results.forget(shared_ref)
         yield again
 
 
 def _asks_again(run: Run, inputs: ImageInputs) -> bool:
     """The next question whether the registry holds this image is put to the registry; false for one that it never
     holds."""
-    if wanted := wanted_of(inputs, run.local_images.snapshot().platform):
-        run.peers.results.forget(wanted)
-    return wanted is not None
+    if shared_ref := shared_ref_of(inputs, run.local_images.snapshot().platform):
+        run.peers.results.forget(shared_ref)
+    return shared_ref is not None
 
 
 def _file(engine: Engine, decision: Decision) -> Path:

@@ -9,18 +9,18 @@ from doit_images.core.building import build_target, results
 from doit_images.core.engine import temporary_tag
 from doit_images.core.engine.client import LocalImage
 from doit_images.core.planning.plan import Decision, is_for, made_from
-from doit_images.core.planning.wanted import wanted_of
+from doit_images.core.planning.shared_image import shared_ref_of
 from doit_images.core.run import Run
 
 
 def fetched(run: Run, decision: Decision) -> LocalImage | None:
     """What the shared registry offers, named and recorded; None if it is not what was promised, or does not come."""
     inputs, offer = decision.inputs, decision.offer
-    wanted = wanted_of(inputs, run.local_images.snapshot().platform)
-    if offer is None or wanted is None:
+    shared_ref = shared_ref_of(inputs, run.local_images.snapshot().platform)
+    if offer is None or shared_ref is None:
         raise ValueError("pull is decided from an offer")
     began = time.time()
-    ref = run.peers.results.pull(wanted, offer, run.engine, build_target.layout_of(run, inputs))
+    ref = run.peers.results.pull(shared_ref, offer, run.engine, build_target.layout_of(run, inputs))
     if not ref:
         return None
     try:
@@ -37,7 +37,7 @@ def fetched(run: Run, decision: Decision) -> LocalImage | None:
             )
             or run.planner.content_of(inputs, local_image) != offer.content
         ):
-            run.peers.results.refuse(wanted, "it is not made from what its labels in the registry say")
+            run.peers.results.refuse(shared_ref, "it is not made from what its labels in the registry say")
             return None
         results.name_image(run, decision._replace(local_image=local_image), local_image.id)
     finally:

@@ -30,7 +30,7 @@ from doit_images.core.engine.client import Gone
 from doit_images.core.planning.action import Action
 from doit_images.core.planning.plan import Decision, built_for, rebuilt, replaces
 from doit_images.core.planning.reasons import NO_CACHE
-from doit_images.core.planning.wanted import Wanted, wanted_of
+from doit_images.core.planning.shared_image import SharedRef, shared_ref_of
 from doit_images.core.run import Run
 
 Rights = Mapping[Right, ExitStack]
@@ -206,12 +206,12 @@ def _wait_for_run(run: Run, decision: Decision, work: Work, rights: Rights) -> W
     return work.having(Right.BUILD_LOCK)
 
 
-def _leased(run: Run, decision: Decision) -> Wanted | None:
+def _leased(run: Run, decision: Decision) -> SharedRef | None:
     """What other machines know a build by, where there are any to ask; most builds concern nobody else."""
     if not (decision.builds and run.settings.redis_url and run.settings.cache_registry):
         return None
     asked = run.peers.leases.on and run.peers.results.reads
-    return wanted_of(decision.inputs, run.local_images.snapshot().platform) if asked else None
+    return shared_ref_of(decision.inputs, run.local_images.snapshot().platform) if asked else None
 
 
 def _lease(run: Run, decision: Decision, work: Work, rights: Rights, *, wait: bool) -> Work:

@@ -20,7 +20,7 @@ from enum import Enum, auto
 from doit_images.core.building.attempt import Attempt
 from doit_images.core.planning.action import Action
 from doit_images.core.planning.plan import Decision
-from doit_images.core.planning.wanted import Wanted
+from doit_images.core.planning.shared_image import SharedRef
 
 
 class Step(Enum):
@@ -63,7 +63,7 @@ class Work:
     decision: Decision | None = None
     attempt: Attempt = field(default_factory=Attempt)
     rebuild: bool = False
-    leased: Wanted | None = None
+    leased: SharedRef | None = None
     crowded: bool = False
     held: frozenset[Right] = frozenset()
     ended: bool = False

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from doit_images.core.planning.wanted import Wanted
+    from doit_images.core.planning.shared_image import SharedRef
 
 Decided = TypeVar("Decided")
 
@@ -14,17 +14,17 @@ Decided = TypeVar("Decided")
 class Unasked(Exception):
     """Shared results that have to be asked about before anything can be decided."""
 
-    def __init__(self, wanted: Mapping[str, Wanted]) -> None:
+    def __init__(self, refs: Mapping[str, SharedRef]) -> None:
         super().__init__()
-        self.wanted = wanted
+        self.refs = refs
 
 
-def settled(decide: Callable[[], Decided], ask: Callable[[Mapping[str, Wanted]], object]) -> Decided:
+def settled(decide: Callable[[], Decided], ask: Callable[[Mapping[str, SharedRef]], object]) -> Decided:
     """What ``decide`` returns. Where it raises ``Unasked``, having given up its locks, ``ask`` is called, and then
     ``decide`` again."""
     while True:
         try:
             return decide()
         except Unasked as unasked:
-            wanted = unasked.wanted
-        ask(wanted)
+            refs = unasked.refs
+        ask(refs)

@@ -29,7 +29,7 @@ from doit_images.core.building.capacity import Capacity
 from doit_images.core.compose.needs import NOTHING, Needs, parse
 from doit_images.core.planning.action import Action
 from doit_images.core.planning.plan import Decision
-from doit_images.core.planning.wanted import wanted_of
+from doit_images.core.planning.shared_image import shared_ref_of
 from doit_images.core.run import Parts, Run
 from doit_images.share.lease import BuildCoordinator
 from tests import loopback
@@ -330,7 +330,7 @@ def test_a_result_that_another_machine_shared_is_pulled_without_the_lease(
 
 def turn_of(name: str) -> str:
     """What a lease on the image ``name`` is on."""
-    wanted = wanted_of(made(name, fingerprint=f"{name}-f"), "linux/amd64")
+    wanted = shared_ref_of(made(name, fingerprint=f"{name}-f"), "linux/amd64")
     assert wanted
     return wanted.turn
 

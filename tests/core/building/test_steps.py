@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from doit_images.core.building.steps import Right, Step, Work, next_step
 from doit_images.core.planning.action import Action
 from doit_images.core.planning.plan import Decision
-from doit_images.core.planning.wanted import Wanted
+from doit_images.core.planning.shared_image import SharedRef
 from tests.core.planning.test_plan import made
 
 DECISIONS = {action: Decision("app", action, (), made("app")) for action in Action}
-LEASED = Wanted("x/app:1", "fingerprint", "linux/amd64")
+LEASED = SharedRef("x/app:1", "fingerprint", "linux/amd64")
 
 
 def decided(action: Action, *held: Right, **more: object) -> Work:
@@ -86,7 +86,7 @@ def walk(work: Work, actions: Iterator[Action], luck: Iterator[bool]) -> Iterato
     st.booleans(),
 )
 def test_nobody_waits_with_what_others_wait_for(
-    actions: list[Action], luck: list[bool], leased: Wanted | None, rebuild: bool
+    actions: list[Action], luck: list[bool], leased: SharedRef | None, rebuild: bool
 ) -> None:
     """Whatever is decided and happens, the work ends, as soon as others let it; and what it waits with keeps nobody."""
 

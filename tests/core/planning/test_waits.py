@@ -19,9 +19,8 @@ from doit_images.core.compose.image import Image
 from doit_images.core.compose.project import Project
 from doit_images.core.engine.client import Engine
 from doit_images.core.inputs import contents
-from doit_images.core.planning.shared_image import SharedImage
+from doit_images.core.planning.shared_image import SharedImage, SharedRef
 from doit_images.core.planning.unasked import Unasked, settled
-from doit_images.core.planning.wanted import Wanted
 from doit_images.core.run import Parts, Run
 from doit_images.share.index import Remembered
 from tests import loopback
@@ -67,10 +66,10 @@ def test_what_is_asked_is_asked_without_the_lock() -> None:
     def decide() -> str:
         with held:
             if not asked:
-                raise Unasked({"one": Wanted("app/one", "ab" * 32, "linux/amd64")})
+                raise Unasked({"one": SharedRef("app/one", "ab" * 32, "linux/amd64")})
             return "decided"
 
-    def ask(wanted: Mapping[str, Wanted]) -> None:
+    def ask(wanted: Mapping[str, SharedRef]) -> None:
         def other() -> None:
             with held:
                 asked.extend(wanted)
