@@ -57,11 +57,11 @@ class Present:
 
 def _nobody_builds_on_it(run: Run) -> bool:
     """Whether images were asked for, and none is built here that stands on the base: what is pulled needs none."""
-    if not run.wanted:
+    if not run.selected:
         return False
     decisions = run.planner.decisions()
     return not any(
-        run.local_images.on_own_base(decisions[name].inputs.bases) for name in built_for(run.wanted, decisions)
+        run.local_images.on_own_base(decisions[name].inputs.bases) for name in built_for(run.selected, decisions)
     )
 
 

@@ -69,7 +69,7 @@ def digest_of(paths: Iterable[Path], directory: Path) -> str:
 
 def _declared(compose: Compose) -> dict[str, Any]:
     """What Compose says, with the same in place of what differs from stack to stack."""
-    environ = {**compose.environ, **dict.fromkeys(secrets.wanted(compose.directory), _ANY)}
+    environ = {**compose.environ, **dict.fromkeys(secrets.needed(compose.directory), _ANY)}
     plain = replace(with_override(compose), project=_NAME, environ=environ)
     config = plain.config()
     ports = {f"{variable(name)}_PORT": _ANY for name, service in config["services"].items() if service.get("ports")}

@@ -117,9 +117,9 @@ class Control(control.TaskControl):  # type: ignore[misc]
 
     def _instead(self, plain: str, *options: str) -> None:
         """Select this task with these options, for the images of what is selected."""
-        from doit_images.ui.reporter import wanted
+        from doit_images.ui.reporter import selected_images
 
-        images, every = set(wanted(self.tasks, self.selected_tasks)), set(_images(self.tasks))
+        images, every = set(selected_images(self.tasks, self.selected_tasks)), set(_images(self.tasks))
         task = self.tasks[names()(plain)]
         task.options = None
         task.init_options([*options])

@@ -146,7 +146,7 @@ class LocalBase(Protocol):
     def made_here(self, local_image: LocalImage) -> bool:
         """Whether an image stands in for the base of that name, and was made on a machine of this project."""
 
-    def to_come(self, wanted: Sequence[str]) -> tuple[ImageConfig, ...] | None:
+    def to_come(self, asked: Sequence[str]) -> tuple[ImageConfig, ...] | None:
         """What is known of it for these platforms before it is here; None if not of all."""
 
     def bring(self) -> str:

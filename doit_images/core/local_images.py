@@ -99,30 +99,30 @@ class LocalImages:
                 return name, local_image
         return None
 
-    def bases(self, ref: str, wanted: tuple[str, ...]) -> tuple[LocalImage, ...] | None:
+    def bases(self, ref: str, asked: tuple[str, ...]) -> tuple[LocalImage, ...] | None:
         """The images that the engine holds of an external reference for these platforms, if a build can start from just
         them. The engine's own BuildKit with the classic store takes one image for a name: with two, it asks outside."""
-        images = tuple(found[1] for platform in wanted if (found := self.base(ref, platform)))
+        images = tuple(found[1] for platform in asked if (found := self.base(ref, platform)))
         several = len({each.id for each in images}) > 1
-        return None if len(images) < len(wanted) or (several and not self._hands_over_several) else images
+        return None if len(images) < len(asked) or (several and not self._hands_over_several) else images
 
     @property
     def _hands_over_several(self) -> bool:
         """Whether a build can get images of several platforms for one reference."""
         return self._settings.dedicated_builder or self.containerd_store
 
-    def configs_of(self, ref: str, wanted: tuple[str, ...]) -> tuple[ImageConfig, ...] | None:
+    def configs_of(self, ref: str, asked: tuple[str, ...]) -> tuple[ImageConfig, ...] | None:
         """What is known of an external reference for these platforms, as ``InputResolver.resolve`` asks."""
-        if any((ref, platform) in self._expected for platform in wanted):
-            looked = [self._expected.get((ref, platform)) or self._held(ref, platform) for platform in wanted]
+        if any((ref, platform) in self._expected for platform in asked):
+            looked = [self._expected.get((ref, platform)) or self._held(ref, platform) for platform in asked]
             configs = tuple(config for config in looked if config)
-            able = len(configs) == len(wanted) and (len(wanted) == 1 or self._hands_over_several)
+            able = len(configs) == len(asked) and (len(asked) == 1 or self._hands_over_several)
             return configs if able else None
-        images, own = self.bases(ref, wanted), self._own_base()
+        images, own = self.bases(ref, asked), self._own_base()
         known = tuple(map(self.config_of, images)) if images else None
-        if own is None or not own.stands_for([ref]) or (images and all(map(own.counts, images, wanted))):
+        if own is None or not own.stands_for([ref]) or (images and all(map(own.counts, images, asked))):
             return known
-        return own.to_come(wanted) if len(wanted) == 1 or self._hands_over_several else None
+        return own.to_come(asked) if len(asked) == 1 or self._hands_over_several else None
 
     def _held(self, ref: str, platform: str) -> ImageConfig | None:
         found = self.base(ref, platform)

@@ -66,7 +66,7 @@ class Run:
         self.events = Events()
         self.count_workers: Callable[[], int] = lambda: 1
         """Counts those who could work at this moment; doit's reporter knows how."""
-        self.wanted: frozenset[str] | None = None
+        self.selected: frozenset[str] | None = None
         """The images that this run was asked for, as opposed to what they need; None is all."""
         self.caller = environ
         """The environment that this run was started in."""

@@ -55,32 +55,32 @@ class Registry:
 
         Raises ``Unavailable`` and ``NoImage``.
         """
-        wanted = [platforms.normalise(part) for part in platform.split(_SEVERAL)]
+        asked = [platforms.normalise(part) for part in platform.split(_SEVERAL)]
         with self.client.looking():
-            return answered(lambda: self._image(self.client.repository(path), tag, wanted))
+            return answered(lambda: self._image(self.client.repository(path), tag, asked))
 
-    def _image(self, repository: str, reference: str, wanted: Sequence[str]) -> SharedImage | None:
+    def _image(self, repository: str, reference: str, asked: Sequence[str]) -> SharedImage | None:
         """What a tag means is asked first: a registry may count a manifest that is fetched as a pull."""
         digest = reference if ":" in reference else self._meant(repository, reference)
         if digest is None:
             return None
-        if ":" not in reference and (known := self._known_as(digest, wanted)):
+        if ":" not in reference and (known := self._known_as(digest, asked)):
             return known
         manifest, digest = self._manifest(repository, digest or reference)
         if manifest is None:
             return None
         if "manifests" not in manifest:
-            return self._described(repository, manifest, digest) if len(wanted) == 1 else None
+            return self._described(repository, manifest, digest) if len(asked) == 1 else None
         try:
             listed = reversed(manifest["manifests"])  # the first of a platform wins
             by_platform = {platforms.of(entry.get("platform") or {}): _digest(entry["digest"]) for entry in listed}
         except (KeyError, TypeError, AttributeError, ValueError):
             raise NoImage(_NO_IMAGE) from None
-        if not by_platform.keys() >= set(wanted):
+        if not by_platform.keys() >= set(asked):
             return None
-        if len(wanted) == 1:
-            return self._part(repository, by_platform[wanted[0]])
-        return self._keep(_together(digest, wanted, [self._part(repository, by_platform[name]) for name in wanted]))
+        if len(asked) == 1:
+            return self._part(repository, by_platform[asked[0]])
+        return self._keep(_together(digest, asked, [self._part(repository, by_platform[name]) for name in asked]))
 
     def digest(self, path: str, tag: str) -> str:
         """What a tag means now, by a question that counts as no pull; "" where there is no such tag. Raises
@@ -99,11 +99,11 @@ class Registry:
         told = answer.headers.get("Docker-Content-Digest", "")
         return told if _DIGEST.fullmatch(told) else ""
 
-    def _known_as(self, digest: str, wanted: Sequence[str]) -> SharedImage | None:
-        """What is known of this digest, where it is of as many platforms as are wanted."""
+    def _known_as(self, digest: str, asked: Sequence[str]) -> SharedImage | None:
+        """What is known of this digest, where it is of as many platforms as are asked for."""
         known = self.known.get(digest)
         one = known is not None and _SEVERAL not in known.platform
-        return known if known and (len(wanted) == 1 if one else known.platform == _SEVERAL.join(wanted)) else None
+        return known if known and (len(asked) == 1 if one else known.platform == _SEVERAL.join(asked)) else None
 
     def _keep(self, image: SharedImage | None) -> SharedImage | None:
         if image:
@@ -306,12 +306,12 @@ def _size(value: Any) -> int:
     return value
 
 
-def _together(digest: str, wanted: Sequence[str], parts: list[SharedImage | None]) -> SharedImage | None:
+def _together(digest: str, asked: Sequence[str], parts: list[SharedImage | None]) -> SharedImage | None:
     """The index of these images, one for each platform; without labels where they are not of one build."""
     images = [part for part in parts if part]
-    if [part.platform for part in images] != [*wanted]:
+    if [part.platform for part in images] != [*asked]:
         return None
     ours = [{key: value for key, value in part.labels.items() if key.startswith(LABEL)} for part in images]
     labels = images[0].labels if all(marks == ours[0] for marks in ours) else {}
     layers = {layer: size for part in images for layer, size in part.layers.items()}
-    return SharedImage(digest, "", _SEVERAL.join(wanted), labels, digest, layers)
+    return SharedImage(digest, "", _SEVERAL.join(asked), labels, digest, layers)

@@ -32,7 +32,7 @@ class Line:
     number: int
 
 
-def wanted(folder: Path) -> list[str]:
+def needed(folder: Path) -> list[str]:
     """The variables that the project's ``.env.example`` marks as secrets; none without that file."""
     return [line.name for line in read(folder / EXAMPLE) if _EXAMPLE_VALUE.fullmatch(line.value)]
 
@@ -73,14 +73,14 @@ def filled(example: str) -> str:
 
 def random_values(folder: Path) -> dict[str, str]:
     """A new random value for each secret, for a stack that ends with this process."""
-    return {name: _new() for name in wanted(folder)}
+    return {name: _new() for name in needed(folder)}
 
 
 def check(folder: Path, environ: Mapping[str, str]) -> None:
     """Check that every secret has a value other than the example's, as Compose will read it: from the environment
     first, then from ``.env``. ``UserError`` names the variable, the file and the line, never a value."""
     stored = {line.name: line for line in read(folder / ENV)}
-    for name in wanted(folder):
+    for name in needed(folder):
         line = stored.get(name)
         value = environ.get(name, line.value if line else "")
         number = f":{line.number}" if line else ""
@@ -94,7 +94,7 @@ def check(folder: Path, environ: Mapping[str, str]) -> None:
 def hider(folder: Path, environ: Mapping[str, str]) -> Callable[[str], str]:
     """A function that replaces the value of every secret by ``***``, for output of other programs."""
     known = {line.name: line.value for line in read(folder / ENV)} | dict(environ)
-    return masker(known, wanted(folder))
+    return masker(known, needed(folder))
 
 
 def read(path: Path) -> list[Line]:

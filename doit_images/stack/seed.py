@@ -78,7 +78,7 @@ def _volumes(engine: Engine) -> list[list[str]]:
 
 
 def _same_passwords(directory: Path, choice: Choice) -> None:
-    wanted = secrets.wanted(directory)
+    wanted = secrets.needed(directory)
     other = Path(choice.directory)
 
     def of(folder: Path) -> dict[str, str]:

@@ -19,7 +19,7 @@ def make_env(run: Run) -> None:
     """Make ``.env`` where it is missing. ``UserError`` where data from an earlier ``.env`` is still there: a database
     keeps its password."""
     folder = run.files[0].parent
-    missing = [name for name in secrets.wanted(folder) if not run.environ.get(name)]
+    missing = [name for name in secrets.needed(folder) if not run.environ.get(name)]
     if missing and not (folder / secrets.ENV).exists():
         volumes = Containers(checkout.of(run).name).belongings().volumes
         if volumes:

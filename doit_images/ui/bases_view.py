@@ -58,7 +58,7 @@ def plan(run: Run, images: Sequence[str], *, as_json: bool) -> None:
 def pull(run: Run) -> None:
     """Let the engine have what the registries have now of the bases that this run's images are built on, just those
     that were answered. ``UserError`` where one cannot be asked or does not come, for then nothing is to be built."""
-    wanted = [run.project.images[name] for name in sorted(run.wanted or ())]
+    wanted = [run.project.images[name] for name in sorted(run.selected or ())]
     decisions = plan_view.chosen(run.planner.decisions(), wanted)
     bases = run.part(Bases).ask(decision.inputs for decision in decisions.values())
     if silent := [one for one in bases if one.why]:

@@ -55,7 +55,7 @@ class Reporter(ZeroReporter):  # type: ignore[misc]
         """The tasks are known: tell the board which images are checked, and which waits for which."""
         self._asked = set(selected)
         commands.stop_on_signals()
-        self._run.wanted = frozenset(wanted(tasks, selected))
+        self._run.selected = frozenset(selected_images(tasks, selected))
         self._board.expect(
             {
                 image: [parent for name in task.task_dep if (parent := _image(tasks.get(name)))]
@@ -138,7 +138,7 @@ class Reporter(ZeroReporter):  # type: ignore[misc]
             self._board.say(f"interrupted: {text}" if interrupted else text, needed=interrupted or bool(self._failed))
 
 
-def wanted(tasks: Mapping[str, Task], selected: Sequence[str]) -> Iterator[str]:
+def selected_images(tasks: Mapping[str, Task], selected: Sequence[str]) -> Iterator[str]:
     """The images that are asked for: those of the selected tasks and of what these group, not what images need."""
     return filter(None, map(_image, _needed(tasks, selected, lambda task: not _image(task))))
 

@@ -82,7 +82,7 @@ class DeclaredBase:
         }
         return tuple(sorted(platform for platform in read if not platforms.serves(self._snapshot.platform, platform)))
 
-    def to_come(self, wanted: Sequence[str]) -> tuple[ImageConfig, ...] | None:
+    def to_come(self, asked: Sequence[str]) -> tuple[ImageConfig, ...] | None:
         """What the shared registry knows of a base that is not here yet, for these platforms; None if not of all.
         Raises ``Unasked`` where that has to be asked first."""
         if not self._settings.cache_registry:
@@ -90,7 +90,7 @@ class DeclaredBase:
         from tasks.bases import shared
 
         share = connection.of(self._run).share
-        there = [shared.of(self._settings, share, self.identity(platform), self._own(platform)) for platform in wanted]
+        there = [shared.of(self._settings, share, self.identity(platform), self._own(platform)) for platform in asked]
         if unasked := {str(number): each for number, base in enumerate(there) for each in base.unasked.values()}:
             raise Unasked(unasked)
         known = [base.config() for base in there]

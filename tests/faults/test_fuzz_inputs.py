@@ -176,7 +176,7 @@ def test_env_files(root: Path, whole: bytes, example: bytes) -> None:
         for ask in (settings.load, secrets.check):
             with contextlib.suppress(UserError):
                 ask(root, {})
-        secrets.wanted(root)
+        secrets.needed(root)
         secrets.hider(root, {})
         secrets.filled(example.decode(errors="surrogateescape"))
         with contextlib.suppress(UserError):

@@ -360,7 +360,7 @@ def test_an_env_file_that_appears_meanwhile_wins(tmp_path: Path, monkeypatch: py
 
 def test_without_an_example_there_is_nothing_to_make(tmp_path: Path) -> None:
     assert not secrets.make_env(tmp_path, tmp_path)
-    assert secrets.wanted(tmp_path) == []
+    assert secrets.needed(tmp_path) == []
     secrets.check(tmp_path, {})
 
 
@@ -381,7 +381,7 @@ def test_what_others_wrote_is_shown_without_secrets(tmp_path: Path) -> None:
 
 def test_the_shipped_example_marks_what_the_services_need() -> None:
     root = ROOT
-    assert {"POSTGRES_PASSWORD", "REDIS_PASSWORD", "AUTH_SECRET"} <= set(secrets.wanted(root))
+    assert {"POSTGRES_PASSWORD", "REDIS_PASSWORD", "AUTH_SECRET"} <= set(secrets.needed(root))
 
 
 # ---- the model

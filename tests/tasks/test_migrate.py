@@ -520,7 +520,7 @@ def test_users_and_memories_survive_the_way_there_and_back(deployment: Deploymen
         runs.append(restored := deployment.doit("restore", str(archive), "--yes"))
         assert restored.returncode == 0, restored.stderr
         all_is_there()
-    for value in (deployment.environ[name] for name in secrets.wanted(ROOT)):
+    for value in (deployment.environ[name] for name in secrets.needed(ROOT)):
         assert all(value not in one.stdout + one.stderr for one in runs)
 
 

@@ -74,8 +74,8 @@ def targets(declared: Iterable[str], engine: str, where: str = "") -> tuple[str,
     return tuple(sorted(named)) or (normalise(engine),)
 
 
-def serving(wanted: str) -> list[str]:
-    """The platforms whose images an engine takes where ``wanted`` is asked for, best first (containerd's
+def serving(platform: str) -> list[str]:
+    """The platforms whose images an engine takes where ``platform`` is asked for, best first (containerd's
     ``platforms.Only``): a processor also runs what older ones of its kind run.
 
     >>> serving("linux/arm64")
@@ -83,8 +83,8 @@ def serving(wanted: str) -> list[str]:
     >>> serving("linux/amd64/v3")
     ['linux/amd64/v3', 'linux/amd64/v2', 'linux/amd64', 'linux/386']
     """
-    wanted = normalise(wanted)
-    system, _, rest = wanted.partition("/")
+    platform = normalise(platform)
+    system, _, rest = platform.partition("/")
     processor, _, variant = rest.partition("/")
     number = int(variant[1:]) if re.fullmatch(r"v\d+", variant) else 0
     older: list[str] = []
@@ -98,26 +98,26 @@ def serving(wanted: str) -> list[str]:
                 *(f"arm64/v{lower}" for lower in range(number - 1, 7, -1)),
                 *(f"arm/v{lower}" for lower in range(8, 4, -1)),
             ]
-    return list(dict.fromkeys([wanted, *(normalise(f"{system}/{name}") for name in older)]))
+    return list(dict.fromkeys([platform, *(normalise(f"{system}/{name}") for name in older)]))
 
 
-def serves(have: str, wanted: str) -> bool:
-    """Whether an image of the platform ``have`` is what an engine takes where ``wanted`` is asked for.
+def serves(have: str, platform: str) -> bool:
+    """Whether an image of the platform ``have`` is what an engine takes where ``platform`` is asked for.
 
     >>> serves("linux/amd64", "linux/amd64/v3"), serves("linux/amd64/v3", "linux/amd64")
     (True, False)
     """
-    return normalise(have) in serving(wanted)
+    return normalise(have) in serving(platform)
 
 
-def chosen(offered: Iterable[str], wanted: str) -> str:
-    """Which of several platforms an engine takes where ``wanted`` is asked for; "" for none of them.
+def chosen(offered: Iterable[str], platform: str) -> str:
+    """Which of several platforms an engine takes where ``platform`` is asked for; "" for none of them.
 
     >>> chosen(["linux/386", "linux/amd64"], "linux/amd64"), chosen(["linux/arm64"], "linux/amd64")
     ('linux/amd64', '')
     """
-    there = {normalise(platform) for platform in offered}
-    return next((platform for platform in serving(wanted) if platform in there), "")
+    there = {normalise(one) for one in offered}
+    return next((one for one in serving(platform) if one in there), "")
 
 
 def held(built_for: Sequence[str], engine: str) -> str:

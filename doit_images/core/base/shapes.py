@@ -11,15 +11,15 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 _OURS = __name__.partition(".")[0] + "."
 
 
-def fits(value: Any, wanted: Any) -> bool:
+def fits(value: Any, shape: Any) -> bool:
     """Whether a value is of this type, with all that it holds: plain types, ``|``, tuples, mappings, and classes whose
     fields are annotated.
 
     >>> fits(("a", 1), tuple[str, ...]), fits(("a", 1), tuple[str, int]), fits({"a": None}, Mapping[str, str | None])
     (False, True, True)
     """
-    origin, inner = get_origin(wanted), get_args(wanted)
-    if wanted is Any:
+    origin, inner = get_origin(shape), get_args(shape)
+    if shape is Any:
         return True
     if origin in (Union, UnionType):
         return any(fits(value, alternative) for alternative in inner)
@@ -30,12 +30,12 @@ def fits(value: Any, wanted: Any) -> bool:
         return isinstance(value, Mapping) and all(
             fits(key, inner[0]) and fits(each, inner[1]) for key, each in value.items()
         )
-    if wanted in (int, float):
-        plain = isinstance(value, int if wanted is int else int | float) and not isinstance(value, bool)
+    if shape in (int, float):
+        plain = isinstance(value, int if shape is int else int | float) and not isinstance(value, bool)
         return plain and math.isfinite(value)
-    if not isinstance(value, wanted):
+    if not isinstance(value, shape):
         return False
-    return all(fits(getattr(value, name), each) for name, each in _fields(wanted).items())
+    return all(fits(getattr(value, name), each) for name, each in _fields(shape).items())
 
 
 @cache

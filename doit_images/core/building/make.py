@@ -83,12 +83,12 @@ def _waits_for_pruning(events: Events, name: str) -> Callable[[], None]:
 def _left_out(run: Run, name: str) -> bool:
     """Whether an image that could be pulled is only there for others to be built on, and of those that were asked for,
     and what they are built on, none is built. Who builds after all, where a pull fails, brings its parents itself."""
-    if run.wanted is None or name in run.wanted:
+    if run.selected is None or name in run.selected:
         return False
     decisions = run.planner.decisions()
     if decisions[name].action != Action.PULL:
         return False
-    return not any(name in decisions[each].coming for each in built_for(run.wanted, decisions))
+    return not any(name in decisions[each].coming for each in built_for(run.selected, decisions))
 
 
 def make_image(run: Run, name: str, work: Work = _BEGUN) -> None:

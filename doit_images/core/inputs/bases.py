@@ -47,23 +47,23 @@ def check_parents(
 ) -> None:
     """``UserError`` where an image is read for a platform for which its parent is not built."""
     for context, name in parents.items():
-        for wanted in reads.read_for.get(context, ()) if reads else ():
+        for asked in reads.read_for.get(context, ()) if reads else ():
             built = built_for[name]
-            if built and not any(platforms.serves(platform, wanted) for platform in built):
+            if built and not any(platforms.serves(platform, asked) for platform in built):
                 raise UserError(
-                    f"it reads {name} for {wanted}, and {name} is built for {', '.join(built)} only",
+                    f"it reads {name} for {asked}, and {name} is built for {', '.join(built)} only",
                     where=where,
                     remedy=f"give {name} the same platforms, or read it with FROM --platform",
                 )
 
 
-def content(ref: str, wanted: tuple[str, ...], configs_of: ConfigsOf) -> str:
+def content(ref: str, asked: tuple[str, ...], configs_of: ConfigsOf) -> str:
     """What an external reference holds: its digest if it is pinned, else the content that the engine has for it; of
     several platforms, each one's."""
     pinned = ref.partition("@")[2]
     if pinned:
         return pinned
-    configs = configs_of(ref, wanted) or ()
+    configs = configs_of(ref, asked) or ()
     if len(configs) < 2:
         return configs[0].content if configs else ""
-    return " ".join(sorted(f"{platform}={config.content}" for platform, config in zip(wanted, configs, strict=True)))
+    return " ".join(sorted(f"{platform}={config.content}" for platform, config in zip(asked, configs, strict=True)))
