@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
 from fnmatch import fnmatch
 from pathlib import Path
+from types import MappingProxyType
 
 from doit_images.advise.installs import read_by
 from doit_images.advise.steps import Step, steps_of
@@ -26,6 +27,7 @@ from doit_images.core.base.errors import UserError
 from doit_images.core.inputs.image_inputs import ImageInputs
 
 _COPIES = ("COPY", "ADD")
+NO_TEXTS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass
@@ -70,10 +72,11 @@ class _At:
     runs: Sequence[_Run] = ()
 
 
-def costs(copy: WorkingCopy, commits: int) -> tuple[list[Cost], int]:
+def costs(copy: WorkingCopy, commits: int, texts: Mapping[str, str] = NO_TEXTS) -> tuple[list[Cost], int]:
     """What each line of each image cost over so many commits before ``HEAD``, along first parents, the image's lines in
     order; and how many commits that are: a repository may have fewer, and commits whose project cannot be read are
-    passed over. Raises ``UserError`` where there is no repository, or the project at ``HEAD`` cannot be read."""
+    passed over. ``texts``: the Dockerfiles, by image, that these have at every commit, in place of their own. Raises
+    ``UserError`` where there is no repository, or the project at ``HEAD`` cannot be read."""
     here = copy.files[0].parent
     top, git_dir = place(here, "--show-toplevel").resolve(), place(here, "--absolute-git-dir")
     argv = ["git", "-C", str(here), "rev-list", "--first-parent", f"--max-count={commits + 1}", "HEAD"]
@@ -90,6 +93,10 @@ def costs(copy: WorkingCopy, commits: int) -> tuple[list[Cost], int]:
                     raise
                 continue
             before = states.pop() if states else None
+            images = {
+                name: replace(each, dockerfile_text=texts.get(name, each.dockerfile_text))
+                for name, each in images.items()
+            }
             now = {name: _met(each, (before or {}).get(name), built, look.root) for name, each in images.items()}
             if before is not None:
                 states.append({name: replace(one, steps=_light(one.steps)) for name, one in before.items()})

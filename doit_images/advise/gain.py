@@ -1,0 +1,56 @@
+"""What would a patch have saved over the commits of late? From git and from the history of builds; nothing is built.
+
+Today's Dockerfile and the patched one are each replayed over the same commits (``replay``), as if every one of these
+had had it. A step takes as long as the last builds say; one whose text the patch changes, as long as it took before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from doit_images.advise.durations import seconds_of
+from doit_images.advise.patch import Patch
+from doit_images.advise.replay import Cost, aligned, costs
+from doit_images.ci.commits import WorkingCopy
+from doit_images.core.history.store import Build
+from doit_images.core.inputs.image_inputs import ImageInputs
+
+
+class Work(NamedTuple):
+    """What ran: how many ``RUN`` steps, and the seconds that they took, as far as these are known."""
+
+    runs: int
+    seconds: float
+
+
+class Gain(NamedTuple):
+    """The work over so many ``commits`` without and with a patch, and for how many of the steps that ran no build
+    tells how long they take."""
+
+    commits: int
+    before: Work
+    after: Work
+    unknown: int
+
+
+def gain(copy: WorkingCopy, commits: int, inputs: ImageInputs, patch: Patch, builds: Sequence[Build]) -> Gain:
+    """What the work on an image would have been over so many commits. Raises ``UserError`` as ``replay.costs``."""
+    name = inputs.name
+    (before, there), (after, _) = (costs(copy, commits, {name: text}) for text in (inputs.dockerfile_text, patch.text))
+    one, other = ([cost for cost in some if cost.image == name] for some in (before, after))
+    for cost in one:
+        cost.seconds = seconds_of(cost.step, builds)
+    known = {(cost.step.stage, cost.step.text): cost.seconds for cost in one}
+    for at, same in aligned([cost.step for cost in other], [cost.step for cost in one]).items():
+        other[at].seconds = one[same].seconds
+    for cost in other:  # it may stand elsewhere
+        cost.seconds = known.get((cost.step.stage, cost.step.text), cost.seconds)
+    ran = [cost for cost in (*one, *other) if cost.step.instruction == "RUN" and cost.runs]
+    unknown = {cost.step.text for cost in ran if cost.seconds is None}
+    return Gain(there, _work(one), _work(other), len(unknown))
+
+
+def _work(lines: Sequence[Cost]) -> Work:
+    ran = [cost for cost in lines if cost.step.instruction == "RUN"]
+    return Work(sum(cost.runs for cost in ran), sum(cost.runs * (cost.seconds or 0.0) for cost in ran))

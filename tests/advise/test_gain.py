@@ -1,0 +1,59 @@
+"""What would a patch have saved over the commits of late?"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from doit_images.advise.gain import Gain, Work, gain
+from doit_images.advise.locks_first import patches
+from doit_images.advise.patch import Patch
+from doit_images.advise.steps import steps_of
+from doit_images.ci.commits import WorkingCopy
+from doit_images.core.history.store import Build, Status, StepRecord
+from doit_images.core.inputs.image_inputs import ImageInputs
+from doit_images.core.planning.action import Action
+from doit_images.core.run import Run
+from tests.advise.test_replay import COMPOSE
+from tests.ci.test_since import History
+
+TEXT = "FROM scratch\nWORKDIR /src\nCOPY . .\nRUN pip install -r requirements.txt\nRUN make\n"
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> History:
+    """The first of five commits has another Dockerfile, one changes what is installed, the others change code."""
+    made = History(tmp_path / "project")
+    first = {"compose.yml": COMPOSE, "Dockerfile": "FROM scratch\nCOPY . .\n", ".dockerignore": "Dockerfile\n.git\n"}
+    made.commit({**first, "requirements.txt": "one==1\n", "app.py": "1\n"})
+    for change in ({"app.py": "2\n"}, {"requirements.txt": "one==2\n"}, {"app.py": "3\n"}, {"Dockerfile": TEXT}):
+        made.commit(change)
+    return made
+
+
+def asked(history: History) -> tuple[WorkingCopy, ImageInputs]:
+    files = (history.folder / "compose.yml",)
+    run = Run(files, dict(os.environ))
+    return WorkingCopy(files, dict(os.environ), history.folder / ".doit-images"), run.planner.declared()["app"]
+
+
+def build(*steps: tuple[int, str, float]) -> Build:
+    records = (StepRecord(f"[{number}/4] {text}", "", number, 4, 1.0, seconds) for number, text, seconds in steps)
+    return Build("app", "app", "", Action.BUILD, Status.DONE, (), 1.0, 60.0, steps=tuple(records))
+
+
+def test_both_are_replayed_as_if_each_commit_had_had_them(history: History) -> None:
+    copy, inputs = asked(history)
+    (patch,) = patches(inputs.dockerfile_text, steps_of(inputs))
+    builds = [build((3, "RUN pip install -r requirements.txt", 40.0), (4, "RUN make", 2.0))]
+    assert gain(copy, 60, inputs, patch, builds) == Gain(4, Work(6, 126.0), Work(4, 46.0), 0)
+    assert gain(copy, 60, inputs, patch, []) == Gain(4, Work(6, 0.0), Work(4, 0.0), 2)
+
+
+def test_a_step_that_a_patch_rewrites_counts_as_it_took_before(history: History) -> None:
+    copy, inputs = asked(history)
+    patch = Patch("mounts", 4, "", TEXT.replace("RUN pip", "RUN --mount=type=cache,target=/root/.cache/pip pip"))
+    told = gain(copy, 60, inputs, patch, [build((3, "RUN pip install", 40.0), (4, "RUN make", 2.0))])
+    assert told.after == told.before == Work(6, 126.0)
