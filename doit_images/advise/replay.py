@@ -78,9 +78,22 @@ def costs(copy: WorkingCopy, commits: int, texts: Mapping[str, str] = NO_TEXTS) 
     passed over. ``texts``: the Dockerfiles, by image, that these have at every commit, in place of their own. Raises
     ``UserError`` where there is no repository, or the project at ``HEAD`` cannot be read."""
     here = copy.files[0].parent
-    top, git_dir = place(here, "--show-toplevel").resolve(), place(here, "--absolute-git-dir")
+    place(here, "--show-toplevel")
     argv = ["git", "-C", str(here), "rev-list", "--first-parent", f"--max-count={commits + 1}", "HEAD"]
     listed = commands.run(argv).checked("git cannot list the commits").stdout.split()[::-1]
+    return _replayed(copy, listed, texts)
+
+
+def between(copy: WorkingCopy, before: str, after: str) -> list[Cost]:
+    """The lines that would run needlessly at a commit, or a tree, where all of another one was built. Raises
+    ``UserError`` where one of them cannot be read."""
+    return [cost for cost in _replayed(copy, [before, after], NO_TEXTS)[0] if cost.needless]
+
+
+def _replayed(copy: WorkingCopy, listed: Sequence[str], texts: Mapping[str, str]) -> tuple[list[Cost], int]:
+    """The costs over these commits, the oldest first, and how many of them come after the first that can be read."""
+    here = copy.files[0].parent
+    top, git_dir = place(here, "--show-toplevel").resolve(), place(here, "--absolute-git-dir")
     states: list[Mapping[str, _At]] = []
     built: dict[str, set[str]] = {}
     with leftovers.folder("advise-") as scratch:

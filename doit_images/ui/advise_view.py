@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import seconds_text
 from doit_images.core.base.output import Output, table
 from doit_images.core.buildkit.progress import brief
-from doit_images.core.history.store import Status
+from doit_images.core.history.store import Build, Status
 from doit_images.core.run import Run
 
 COMMITS = 60
@@ -36,7 +36,7 @@ def show(run: Run, words: Sequence[str], commits: str, *, as_json: bool) -> None
     wanted = [run.project.image(word).name for word in words] or list(run.project.images)
     found, looked = replay.costs(WorkingCopy(run.files, run.environ, run.common), int(commits or COMMITS))
     chosen = [cost for cost in found if cost.image in wanted]
-    builds = {name: [one for one in run.history.recent(name, _BUILDS) if one.status == Status.DONE] for name in wanted}
+    builds = {name: _builds(run, name) for name in wanted}
     for cost in chosen:
         cost.seconds = seconds_of(cost.step, builds[cost.image])
     chosen.sort(key=lambda cost: (-cost.saving, -cost.needless, -cost.runs * (cost.seconds or 0), -cost.runs))
@@ -73,6 +73,21 @@ def _print(found: Sequence[Cost], where: Mapping[str, str], commits: int) -> Non
         console.print(f"how long {unknown} of these lines take is not known: no build here has run them yet")
 
 
+def staged(run: Run, copy: WorkingCopy, before: str, tree: str, names: Collection[str]) -> None:
+    """Print which line lets an installation of one of these images run again needlessly with what is staged (``tree``),
+    where all of the commit ``before`` was built."""
+    for cost in replay.between(copy, before, tree):
+        if cost.image in names:
+            image = run.project.images.get(cost.image)
+            cost.seconds = seconds_of(cost.step, _builds(run, cost.image))
+            file = _file(image.dockerfile if image else "", run.files[0].parent)
+            print(f"{_lets(cost, file)}, and nothing touched {_reads(cost)}: doit advise {cost.image} --patch")
+
+
+def _builds(run: Run, name: str) -> list[Build]:
+    return [one for one in run.history.recent(name, _BUILDS) if one.status == Status.DONE]
+
+
 def _short(text: str) -> str:
     """An instruction in one line, as far as a table has room."""
     one = " ".join(brief(text).replace("\\\n", " ").split())
@@ -88,14 +103,19 @@ def _why(cost: Cost) -> str:
 
 def _sentence(cost: Cost, file: str) -> str:
     """Which line lets an installation run needlessly, how often, and what it reads."""
+    took = f": {seconds_text(cost.saving)}" if cost.saving else ""
+    often = f"{cost.runs} of {cost.commits} commits; {cost.needless} of them did not touch {_reads(cost)}"
+    return f"{_lets(cost, file)} in {often}{took}"
+
+
+def _lets(cost: Cost, file: str) -> str:
     above, _ = cost.needless_because.most_common(1)[0]
     each = f", {seconds_text(cost.seconds)}" if cost.seconds else ""
-    names = " or ".join(sorted(read_by(cost.step.text) or ())) or "any file that it reads"
-    took = f": {seconds_text(cost.saving)}" if cost.saving else ""
-    return (
-        f"{file}:{above} lets line {cost.step.line} ({_short(cost.step.text)}{each}) run again in {cost.runs} of "
-        f"{cost.commits} commits; {cost.needless} of them did not touch {names}{took}"
-    )
+    return f"{file}:{above} lets line {cost.step.line} ({_short(cost.step.text)}{each}) run again"
+
+
+def _reads(cost: Cost) -> str:
+    return " or ".join(sorted(read_by(cost.step.text) or ())) or "any file that it reads"
 
 
 def _data(cost: Cost, where: Mapping[str, str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from doit_images.ci.testing.since import Due, split, told
 from doit_images.core.compose.answer import PLATFORMS
 from doit_images.core.history.expected import Expected
 from doit_images.core.run import Run
-from doit_images.ui import ci_jobs, tests_view
+from doit_images.ui import advise_view, ci_jobs, tests_view
 from doit_images.ui.plan_view import Plan, chosen, complain, print_json, print_table, promised
 
 GITHUB, GITLAB = "github", "gitlab"
@@ -37,6 +37,9 @@ def show(run: Run, images: Sequence[str], *, as_json: bool, matrix: str, since: 
         tests_view.print_table(run.history, tests)
         before = f"since {found.before[:_SHORT]}" if found.before else "from nothing"
         print(f"{'what is staged,' if since[0] == STAGED else found.at[:_SHORT]} {before}")
+        if since[0] == STAGED and found.before:
+            built = {name for name, each in plan.decisions.items() if each.builds}
+            advise_view.staged(run, WorkingCopy(run.files, run.environ, run.common), found.before, found.at, built)
     for sentence in found.unknown:
         print(f"plan: {sentence}", file=sys.stderr)
     complain(plan.decisions)

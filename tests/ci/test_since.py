@@ -149,7 +149,8 @@ def test_what_is_staged_for_the_first_commit_and_with_conflicts(history: History
 @needs_docker_command
 def test_a_hook_says_what_a_commit_rebuilds(history: History) -> None:
     """git gives a hook an index of its own, by a path that may be relative."""
-    history.commit({f"deep/{name}": text for name, text in START.items()} | {".gitignore": ".doit-images\n"})
+    job = {"job/Dockerfile": "FROM scratch\nCOPY . /\nRUN pip install -r /a.txt\n", "job/a.txt": "one==1\n"}
+    history.commit({f"deep/{name}": text for name, text in (START | job).items()} | {".gitignore": ".doit-images\n"})
     hooks = history.folder / ".git/hooks"
     command = f"{sys.executable} -m doit -f {ROOT}/dodo.py plan --staged"
     write(hooks, {"pre-commit": f"#!/bin/sh\nexec {command} >{history.folder}/said\n"})
@@ -161,6 +162,8 @@ def test_a_hook_says_what_a_commit_rebuilds(history: History) -> None:
     assert re.search(r"^job +build +`job/run` changed", told, re.M)
     assert re.search(r"^web +fresh", told, re.M)
     assert f"what is staged, since {git(history.folder, 'rev-parse', 'HEAD~1')[:12]}" in told
+    lets = "job/Dockerfile:2 lets line 3 (RUN pip install -r /a.txt) run again, and nothing touched a.txt"
+    assert told.splitlines()[-1] == f"{lets}: doit advise job --patch"
 
 
 @needs_docker_command
