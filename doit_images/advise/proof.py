@@ -103,4 +103,4 @@ def _differ(one: Tree, other: Tree) -> dict[str, None]:
 def _held(run: Run, inputs: ImageInputs, text: str) -> Held:
     with aside.image(run, inputs, text, ["--no-cache"], called="advise") as ref:
         content = content_of(ref, leading_to(run.engine.address))
-        return Held(files_of(content.layers), aside.configuration(run, ref))
+        return Held(files_of(content.layers), aside.configuration(run.engine, ref))

@@ -18,6 +18,7 @@ from doit_images.ci.testing import planned
 from doit_images.ci.testing.planned import PlannedState
 from doit_images.core.base import oci
 from doit_images.core.base.errors import UserError
+from doit_images.core.base.events import Events
 from doit_images.core.base.references import digest_of, path_of, repository
 from doit_images.core.run import Run
 from doit_images.share import connection, keep_tags, share
@@ -44,9 +45,9 @@ def releases(run: Run, images: Sequence[str], to: str) -> list[Release]:
     joined = release_parts.of(run, [one.service for one in found if not one.reference])
     if not complete([one for one in found if one.service not in joined]) and not joined:
         raise UserError("none of these services has an image that is built here", remedy="doit images")
-    _passed(run, run, {one.service for one in found} - joined.keys())
+    _passed(run.events, run, {one.service for one in found} - joined.keys())
     if joined:
-        _passed(run, release_parts.run_here(run), {*joined})
+        _passed(run.events, release_parts.run_here(run), {*joined})
     shared = connection.of(run).share.registry
     registries, chosen = {shared.address: shared}, dict[Place, Release]()
     for one in found:
@@ -61,13 +62,13 @@ def releases(run: Run, images: Sequence[str], to: str) -> list[Release]:
     return [*chosen.values()]
 
 
-def _passed(run: Run, there: Run, services: set[str]) -> None:
+def _passed(events: Events, there: Run, services: set[str]) -> None:
     """``UserError`` unless all tests of these images of ``there`` passed on just what would be published."""
     tests = [name for name, test in planned.tests_of(there).items() if test.service in services]
     due = dict[str, str]()
     for name, one in planned.plan(there, tests).items():
         if one.state == PlannedState.TEST and not one.test.cache:
-            run.events.say(f"{name} cannot be known to have passed on this: {planned.NEVER}")
+            events.say(f"{name} cannot be known to have passed on this: {planned.NEVER}")
         elif one.state != PlannedState.PASSED:
             due[name] = one.problem or "; ".join(one.reasons)
     if due:

@@ -16,6 +16,7 @@ from doit_images.core.base import commands, lock
 from doit_images.core.base.confirm import confirm
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import size_text
+from doit_images.core.base.settings import Settings
 from doit_images.core.building import context, prune_lock
 from doit_images.core.buildkit import builder
 from doit_images.core.engine.client import in_groups, one_of
@@ -36,9 +37,9 @@ def prune(run: Run, *, dry_run: bool, everything: bool, yes: bool, as_json: bool
     max_age = ANY_AGE if everything else run.settings.cache_max_age
     chosen = choose(disk_usage.all_items(run), max_age, run.settings.cache_max_size)
     if dry_run:
-        print(json.dumps(as_data(chosen), indent=2) if as_json else summary(run, chosen, max_age))
+        print(json.dumps(as_data(chosen), indent=2) if as_json else summary(run.settings, chosen, max_age))
         return
-    print(summary(run, chosen, max_age), file=sys.stderr)
+    print(summary(run.settings, chosen, max_age), file=sys.stderr)
     if not chosen.gone:
         return
     if not yes:
@@ -93,9 +94,8 @@ def _choose_unused(run: Run, max_age: float, only: Container[str] | None, since:
     return choose(items, ANY_AGE, 0)
 
 
-def summary(run: Run, chosen: Pruning, max_age: float) -> str:
+def summary(settings: Settings, chosen: Pruning, max_age: float) -> str:
     """What would be removed, in words: every image and folder by name, and of a build cache's records the largest."""
-    settings = run.settings
     if not chosen.gone:
         return f"nothing to prune: {size_text(chosen.left)} are reclaimable, and neither too old nor too much"
     lines = []

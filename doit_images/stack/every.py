@@ -106,7 +106,7 @@ def down(run: Run, services: Sequence[str], *, volumes: bool, yes: bool, all_wor
                 )
             if not yes:
                 confirm()
-        failures = [why for choice, left in going if (why := _remove(run, choice, left, volumes=volumes))]
+        failures = [why for choice, left in going if (why := _remove(run.environ, choice, left, volumes=volumes))]
     if failures:
         raise UserError("; ".join(failures))
 
@@ -140,11 +140,11 @@ def _down_part(run: Run, services: Sequence[str], *, volumes: bool, yes: bool) -
     print(f"removed {what}", file=sys.stderr)
 
 
-def _remove(run: Run, choice: Choice, left: Belongings, *, volumes: bool) -> str:
+def _remove(environ: Mapping[str, str], choice: Choice, left: Belongings, *, volumes: bool) -> str:
     """Remove one stack, and say so; "" or why it is still there."""
     files = tuple(map(Path, choice.files))
     there = files and all(file.is_file() for file in files)
-    if there and (why := ending.begin(Compose(files, choice.name, run.environ))):
+    if there and (why := ending.begin(Compose(files, choice.name, environ))):
         return f"{choice.name}: {why}"
     done = commands.run(down_argv(choice.name, volumes=volumes), cwd=Path("/"))
     if done.status:

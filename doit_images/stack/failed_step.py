@@ -22,13 +22,14 @@ from doit_images.core.base.events import CommandEnded
 from doit_images.core.building import aside
 from doit_images.core.buildkit.progress import first_word
 from doit_images.core.compose.image import Image
-from doit_images.core.engine.client import LocalImage
+from doit_images.core.engine.client import Engine, LocalImage
 from doit_images.core.engine.endpoint import leading_to
 from doit_images.core.history.store import Status, StepRecord
 from doit_images.core.inputs import bases
 from doit_images.core.inputs.cut import COUNTED, UNSET, Cut, Place, before
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.inputs.instructions import mount_fields
+from doit_images.core.local_images import LocalImages
 from doit_images.core.planning.action import Action
 from doit_images.core.run import Run
 from doit_images.stack import copies, one_container
@@ -56,10 +57,10 @@ def shell(run: Run, words: Sequence[str], *, root: bool) -> None:
         _tell(inputs, cut, config, mounts.said)
         made = one_container.created(run.engine, *options, *mounts.options, "--entrypoint", "", state, *program)
         container = stack.enter_context(made)
-        hand_over(run, container, "/", mounts.secrets)
+        hand_over(run.engine, container, "/", mounts.secrets)
         argv = ["docker", "start", "--attach", "--interactive", container]
         status = commands.show(argv, env=leading_to(run.engine.address))
-        if status and _trouble(run, container):
+        if status and _trouble(run.engine, container):
             raise UserError(f"{program[0]} cannot be run there", remedy=f"doit shell --failed {name} COMMAND …")
     if command or not has_terminal():
         run.events.emit(CommandEnded(status))
@@ -133,10 +134,10 @@ def _cut(run: Run, inputs: ImageInputs, place: Place) -> Cut:
     """The Dockerfile that ends before the RUN there. Raises ``UserError``."""
 
     def triggers(origin: str, platform: str) -> Sequence[str]:
-        return run.local_images.config_of(_held(run, inputs, origin, platform)[1]).onbuild
+        return run.local_images.config_of(_held(run.local_images, inputs, origin, platform)[1]).onbuild
 
     def config(origin: str, platform: str) -> Mapping[str, Any]:
-        return aside.configuration(run, _held(run, inputs, origin, platform)[0])
+        return aside.configuration(run.engine, _held(run.local_images, inputs, origin, platform)[0])
 
     cut = before(inputs, place, triggers, config)
     if cut is None:
@@ -144,12 +145,12 @@ def _cut(run: Run, inputs: ImageInputs, place: Place) -> Cut:
     return cut
 
 
-def _held(run: Run, inputs: ImageInputs, origin: str, platform: str) -> tuple[str, LocalImage]:
+def _held(local_images: LocalImages, inputs: ImageInputs, origin: str, platform: str) -> tuple[str, LocalImage]:
     """What the engine calls the image that a Dockerfile's name means, and that image. Raises ``UserError``."""
     tag = inputs.parent_tags.get(origin, "")
-    there = run.local_images.snapshot().get(tag) if tag else None
+    there = local_images.snapshot().get(tag) if tag else None
     ref = bases.external(inputs.image, origin)
-    found = (tag, there) if there else run.local_images.base(ref, platform or inputs.platforms[0]) if ref else None
+    found = (tag, there) if there else local_images.base(ref, platform or inputs.platforms[0]) if ref else None
     if found is None:
         raise UserError(f"{inputs.name}: the engine does not hold its base {origin}", remedy=f"docker pull {origin}")
     return found
@@ -158,12 +159,12 @@ def _held(run: Run, inputs: ImageInputs, origin: str, platform: str) -> tuple[st
 def _state(run: Run, inputs: ImageInputs, cut: Cut, stack: contextlib.ExitStack) -> tuple[str, Mapping[str, Any]]:
     """The image of what the step met, until the stack's end, and what it is set to. Raises ``UserError``."""
     state = stack.enter_context(aside.image(run, inputs, cut.keeping(cut.arguments), called="before"))
-    config = aside.configuration(run, state)
+    config = aside.configuration(run.engine, state)
     unset = {name for name, _, value in (text.partition("=") for text in config.get("Env") or ()) if value == UNSET}
     if unset:
         kept = [name for name in cut.arguments if name not in unset]
         state = stack.enter_context(aside.image(run, inputs, cut.keeping(kept), called="before"))
-        config = aside.configuration(run, state)
+        config = aside.configuration(run.engine, state)
     return state, config
 
 
@@ -183,7 +184,7 @@ def _mounts(run: Run, inputs: ImageInputs, cut: Cut, config: Mapping[str, Any], 
             aside.image(run, inputs, "\n".join([cut.text, *lines]), called="before") as image,
             one_container.created(run.engine, "--volume", f"{volume}:{HELD}", image, "none") as container,
         ):
-            hand_over(run, container, HELD, mounts.entries)
+            hand_over(run.engine, container, HELD, mounts.entries)
     return mounts
 
 
@@ -243,8 +244,8 @@ def _tell(inputs: ImageInputs, cut: Cut, config: Mapping[str, Any], said: Sequen
     print("\n".join(lines), file=sys.stderr, flush=True)
 
 
-def _trouble(run: Run, container: str) -> str:
+def _trouble(engine: Engine, container: str) -> str:
     """Why a container could not be started, "" if it was."""
     argv = ["docker", "container", "inspect", "--format", "{{.State.Error}}", container]
-    done = commands.run(argv, env=leading_to(run.engine.address))
+    done = commands.run(argv, env=leading_to(engine.address))
     return "" if done.status else done.stdout.strip()

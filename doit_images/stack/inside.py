@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from doit_images.core.base import commands, files
 from doit_images.core.base.errors import UserError
-from doit_images.core.base.events import CommandEnded
+from doit_images.core.base.events import CommandEnded, Events
 from doit_images.core.compose.stack import Compose, Service
 from doit_images.core.engine.client import normalise
 from doit_images.core.engine.endpoint import leading_to
@@ -52,7 +52,7 @@ def once(run: Run, words: Sequence[str], *, no_deps: bool, user: str) -> None:
     files.write(override, _as_built(services[service], built))
     compose = replace(compose, files=(*compose.files, override))
     with one_container.named(run.engine) as name:
-        _show(run, compose, ["--progress", "quiet", "run", "--name", name, *options, *words])
+        _show(run.events, compose, ["--progress", "quiet", "run", "--name", name, *options, *words])
 
 
 def passed_on(run: Run, words: Sequence[str]) -> None:
@@ -61,7 +61,7 @@ def passed_on(run: Run, words: Sequence[str]) -> None:
     compose = checkout.settled(run)
     with locked(run, compose.project):
         _images_put_right(run, compose)
-    _show(run, compose, words)
+    _show(run.events, compose, words)
 
 
 def has_terminal() -> bool:
@@ -86,9 +86,9 @@ def _as_built(service: Service, built: Collection[str]) -> str:
     return f"services:\n  {name}:\n    image: {image}\n    build: !reset null\n{pull}"
 
 
-def _show(run: Run, compose: Compose, words: Sequence[str]) -> None:
+def _show(events: Events, compose: Compose, words: Sequence[str]) -> None:
     status = commands.show(compose.argv(*words), cwd=compose.directory, env=compose.env)
-    run.events.emit(CommandEnded(status))
+    events.emit(CommandEnded(status))
 
 
 def _as(user: str) -> list[str]:

@@ -25,6 +25,7 @@ from typing import IO
 from doit_images.core.base import commands, leftovers
 from doit_images.core.buildkit.buildx import one_line
 from doit_images.core.compose.image import Image
+from doit_images.core.engine.client import Engine
 from doit_images.core.engine.endpoint import leading_to
 from doit_images.core.run import Run
 
@@ -141,14 +142,14 @@ def agent(paths: list[Path]) -> Iterator[str]:
                 process.stop()
 
 
-def hand_over(run: Run, container: str, path: str, entries: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+def hand_over(engine: Engine, container: str, path: str, entries: list[tuple[tarfile.TarInfo, bytes]]) -> None:
     """Put these files and folders into a container that does not run yet, with their owners. Raises ``UserError``."""
     if not entries:
         return
     with tempfile.TemporaryFile() as held:  # without a name, and never in the log of commands
         _write(held, entries)
         argv = ["docker", "cp", "-", f"{container}:{path}"]
-        commands.run(argv, env=leading_to(run.engine.address), stdin=held).checked("the container cannot be filled")
+        commands.run(argv, env=leading_to(engine.address), stdin=held).checked("the container cannot be filled")
 
 
 def _write(held: IO[bytes], entries: list[tuple[tarfile.TarInfo, bytes]]) -> None:

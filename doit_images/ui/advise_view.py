@@ -17,7 +17,7 @@ from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import seconds_text
 from doit_images.core.base.output import Output, table
 from doit_images.core.buildkit.progress import brief
-from doit_images.core.history.store import Build, Status
+from doit_images.core.history.store import Build, History, Status
 from doit_images.core.run import Run
 
 COMMITS = 60
@@ -36,7 +36,7 @@ def show(run: Run, words: Sequence[str], commits: str, *, as_json: bool) -> None
     wanted = [run.project.image(word).name for word in words] or list(run.project.images)
     found, looked = replay.costs(WorkingCopy(run.files, run.environ, run.common), int(commits or COMMITS))
     chosen = [cost for cost in found if cost.image in wanted]
-    builds = {name: _builds(run, name) for name in wanted}
+    builds = {name: _builds(run.history, name) for name in wanted}
     for cost in chosen:
         cost.seconds = seconds_of(cost.step, builds[cost.image])
     chosen.sort(key=lambda cost: (-cost.saving, -cost.needless, -cost.runs * (cost.seconds or 0), -cost.runs))
@@ -79,13 +79,13 @@ def staged(run: Run, copy: WorkingCopy, before: str, tree: str, names: Collectio
     for cost in replay.between(copy, before, tree):
         if cost.image in names:
             image = run.project.images.get(cost.image)
-            cost.seconds = seconds_of(cost.step, _builds(run, cost.image))
+            cost.seconds = seconds_of(cost.step, _builds(run.history, cost.image))
             file = _file(image.dockerfile if image else "", run.files[0].parent)
             print(f"{_lets(cost, file)}, and nothing touched {_reads(cost)}: doit advise {cost.image} --patch")
 
 
-def _builds(run: Run, name: str) -> list[Build]:
-    return [one for one in run.history.recent(name, _BUILDS) if one.status == Status.DONE]
+def _builds(history: History, name: str) -> list[Build]:
+    return [one for one in history.recent(name, _BUILDS) if one.status == Status.DONE]
 
 
 def _short(text: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from doit_images.ci.updating import debian, managers
 from doit_images.ci.updating.managers import Pending
 from doit_images.core.base.errors import UserError
+from doit_images.core.base.settings import Settings
 from doit_images.core.base.timestamps import DAY
 from doit_images.core.planning.plan import Decision
 from doit_images.core.run import Run
@@ -37,11 +38,12 @@ def check(run: Run, *, as_json: bool) -> None:
     found = _found(run, bases, decisions)
     days = age_of(run.own_base.date, date.today()) if run.own_base else None
     if as_json:
-        own = {"date": run.own_base.date, "days": days, "allowed_days": _allowed(run)} if run.own_base else None
+        allowed = _allowed(run.settings)
+        own = {"date": run.own_base.date, "days": days, "allowed_days": allowed} if run.own_base else None
         print_json({"own_base": own, "bases": [_promised(*one) for one in zip(bases, found, strict=True)]})
     else:
         if run.own_base and days is not None:
-            print(f"{run.own_base.task}: its packages are {days} days old ({_allowed(run):g} are allowed)")
+            print(f"{run.own_base.task}: its packages are {days} days old ({_allowed(run.settings):g} are allowed)")
         for base, packages in zip(bases, found, strict=True):
             print("\n".join(text(base, packages)))
         if not bases:
@@ -92,15 +94,15 @@ def _complain(run: Run, bases: list[Base], found: list[Packages], days: int | No
         raise UserError(f"{fixes} security fixes are not in the images", remedy=remedy)
     if moved:
         raise UserError(f"moved in their registries: {', '.join(moved)}", remedy=remedy)
-    if own and days is not None and days > _allowed(run):
-        raise UserError(f"the base is {days} days old, and {_allowed(run):g} are allowed", remedy=own.renew)
+    if own and days is not None and days > _allowed(run.settings):
+        raise UserError(f"the base is {days} days old, and {_allowed(run.settings):g} are allowed", remedy=own.renew)
     if unknown:
         told = (f"{base.ref} ({'; '.join(filter(None, (base.why, one.why)))})" for base, one in unknown)
         raise UserError(f"nothing could be found out about {', '.join(told)}")
 
 
-def _allowed(run: Run) -> float:
-    return run.settings.base_max_age / DAY
+def _allowed(settings: Settings) -> float:
+    return settings.base_max_age / DAY
 
 
 def age_of(day: str, today: date) -> int | None:

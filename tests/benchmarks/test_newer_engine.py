@@ -125,7 +125,9 @@ class Ran:
 
     def _run(self, argv: list[str], env: dict[str, str], status: int) -> object:
         assert argv[0] == sys.executable
-        self.commands.append(f"{env.get('ENGINE', 'here')}: {' '.join(argv[2:])}")
+        notes = "--override-ini=cache_dir="  # in which pytest notes what failed, for once more
+        words = [word for word in argv[2:] if not word.startswith(notes)]
+        self.commands.append(f"{env.get('ENGINE', 'here')}: {' '.join(words)}")
         return status or None
 
     @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,7 +42,7 @@ def known(run: Run, locks: Iterable[Path]) -> Audit | None:
     if not program:
         return None
     found = [*locks]
-    audits = [_asked(run, program, lock) for lock in found if lock.name != NPM]
+    audits = [_asked(run.environ, program, lock) for lock in found if lock.name != NPM]
     told = [
         f"{lock}: pip-audit knows nothing of npm's packages (`npm audit` does)" for lock in found if lock.name == NPM
     ]
@@ -50,14 +50,14 @@ def known(run: Run, locks: Iterable[Path]) -> Audit | None:
     return Audit(tuple(each for audit in audits for each in audit.advisories), tuple(skipped))
 
 
-def _asked(run: Run, program: str, lock: Path) -> Audit:
+def _asked(environ: Mapping[str, str], program: str, lock: Path) -> Audit:
     with tempfile.TemporaryDirectory() as folder:
         asked, hashes = lock, "--require-hashes"
         if lock.suffix != ".txt":  # of a lock of another kind it gets what that pins
             asked, hashes = Path(folder, "requirements.txt"), "--no-deps"
             asked.write_text("".join(f"{name}=={version}\n" for name, version in pins(lock, lock.read_text()).items()))
         options = [hashes, "--disable-pip", "--progress-spinner=off", "--format=json", "--desc=off"]
-        done = commands.run([program, *options, f"--requirement={asked}"], env=with_tools(run.environ))
+        done = commands.run([program, *options, f"--requirement={asked}"], env=with_tools(environ))
     try:
         return answered(lock, done.stdout)
     except (ValueError, KeyError, TypeError):

@@ -17,6 +17,7 @@ from doit_images.core.building.context import as_built
 from doit_images.core.buildkit import buildx, by_bake, failure
 from doit_images.core.buildkit.progress import Progress
 from doit_images.core.engine import plugins, temporary_tag
+from doit_images.core.engine.client import Engine
 from doit_images.core.engine.endpoint import leading_to
 from doit_images.core.inputs import stamps
 from doit_images.core.inputs.image_inputs import ImageInputs
@@ -44,11 +45,11 @@ def image(run: Run, inputs: ImageInputs, text: str, extra: Sequence[str] = (), *
         temporary_tag.take_away(run.engine, [ref])
 
 
-def configuration(run: Run, ref: str) -> dict[str, Any]:
+def configuration(engine: Engine, ref: str) -> dict[str, Any]:
     """What an image of the engine is set to: user, folder, variables, as ``docker image inspect`` tells. Raises
     ``UserError``."""
     argv = ["docker", "image", "inspect", "--format", "{{json .Config}}", ref]
-    done = commands.run(argv, env=leading_to(run.engine.address)).checked(f"{ref} cannot be looked at")
+    done = commands.run(argv, env=leading_to(engine.address)).checked(f"{ref} cannot be looked at")
     return dict(json.loads(done.stdout))
 
 

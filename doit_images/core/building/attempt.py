@@ -124,7 +124,7 @@ class ImageBuild:
                 status, image_id = self._buildx(target, progress)
                 seconds = time.time() - began
                 changes = sending.changes_since(self.inputs.index, before)
-                lost = pins.lost(run)
+                lost = pins.lost(run.local_images)
         except Vanished as parent:
             raise InputsChanged(str(parent)) from None
         if self.late:

@@ -18,6 +18,7 @@ from doit_images.core.base.references import beside, digest_of, repository
 from doit_images.core.building.events import ImageNoted
 from doit_images.core.buildkit import builder
 from doit_images.core.engine import plugins
+from doit_images.core.engine.client import Engine
 from doit_images.core.local_images import LocalImages
 from doit_images.core.planning.action import Action
 from doit_images.core.planning.plan import Decision
@@ -100,7 +101,7 @@ def take(run: Run, ref: str, platform: str, digest: str) -> None:
     pulls = run.kept(_Pulls)
     with pulls.locks[ref]:
         by_digest = f"{repository(ref)}@{digest}"
-        if why := _pull_as(run, by_digest, platform, ref if own else beside(ref, platform)):
+        if why := _pull_as(run.engine, by_digest, platform, ref if own else beside(ref, platform)):
             raise UserError(f"the base {ref} cannot be pulled for {platform}: {why}")
     known(run, ref, platform)
     run.local_images.changed()
@@ -179,19 +180,19 @@ def _pull_beside(run: Run, ref: str, platform: str) -> bool:
     """Pull the image of one platform by its own digest and keep it under a name beside the reference's, which goes on
     to mean what it meant."""
     digest = _manifest(ref, platform, run.environ)
-    return bool(digest) and not _pull_as(run, f"{repository(ref)}@{digest}", platform, beside(ref, platform))
+    return bool(digest) and not _pull_as(run.engine, f"{repository(ref)}@{digest}", platform, beside(ref, platform))
 
 
-def _pull_as(run: Run, by_digest: str, platform: str, name: str) -> str:
+def _pull_as(engine: Engine, by_digest: str, platform: str, name: str) -> str:
     """Pull an image by its digest for a platform, and give it a name; "" or why not."""
     done = commands.run(["docker", "pull", "--quiet", "--platform", platform, by_digest])
-    local_image = run.engine.snapshot().get(by_digest)
+    local_image = engine.snapshot().get(by_digest)
     if done.status or local_image is None:
         return done.why or "it is not there"
-    have = run.engine.config_of(local_image.id).platform
+    have = engine.config_of(local_image.id).platform
     if not platforms.serves(have, platform):
         return f"it is for {have}"
-    run.engine.tag(local_image.id, name)
+    engine.tag(local_image.id, name)
     return ""
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.references import path_of
 from doit_images.core.engine import temporary_tag
+from doit_images.core.local_images import LocalImages
 from doit_images.core.planning.plan import Decision
 from doit_images.core.run import Run
 
@@ -39,10 +40,10 @@ class PinnedParents:
     ids: dict[str, str]
     shown: dict[str, str]
 
-    def lost(self, run: Run) -> str:
+    def lost(self, local_images: LocalImages) -> str:
         """Ask the engine again what it holds; the name of a parent that is not there any more, "" if all are."""
-        run.local_images.changed()
-        there = {local_image.id for local_image in run.local_images.snapshot().every()} if self.ids else set()
+        local_images.changed()
+        there = {local_image.id for local_image in local_images.snapshot().every()} if self.ids else set()
         return next((name for name, image_id in self.ids.items() if image_id not in there), "")
 
 
@@ -69,7 +70,7 @@ def pinned(run: Run, decision: Decision) -> Iterator[PinnedParents]:
             pins.contexts[context] = named[name]
         yield pins
     except UserError:
-        if name := pins.lost(run):
+        if name := pins.lost(run.local_images):
             raise Vanished(name) from None
         raise
     finally:
