@@ -50,7 +50,8 @@ def problem(inputs: ImageInputs, builds: Builds) -> str:
     """Why this image cannot be built; "" if nothing stands in its way, or if that is not known."""
     for secret in inputs.image.secrets:
         if secret.file and not os.path.exists(secret.file):  # noqa: PTH110  never raises
-            return f"the secret {secret.id} is to be read from {secret.file}, which is not there"
+            where = place(builds.files, "secrets", secret.id, "file")
+            return f"{where}: the secret {secret.id} is to be read from {secret.file}, which is not there"
     for key, asked in (("provenance", inputs.image.provenance), ("sbom", inputs.image.sbom)):
         if asked and not builds.attests():
             where = place(builds.files, "services", inputs.name, "build", key)

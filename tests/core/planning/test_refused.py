@@ -123,7 +123,8 @@ def test_a_secret_without_its_file_is_said_before_anything_is_built(lab: Lab) ->
     assert {name: one["action"] for name, one in plan.items()} == {
         "app": "broken", "child": "broken", "other": "build"
     }  # fmt: skip
-    assert plan["app"]["reasons"] == [f"the secret token is to be read from {token}, which is not there"]
+    where = f"{lab.folder / 'compose.yml'}:3"
+    assert plan["app"]["reasons"] == [f"{where}: the secret token is to be read from {token}, which is not there"]
     done = lab.doit("build_optimized:app")
     assert done.returncode != 0
     assert f"read from {token}, which is not there" in done.stderr
