@@ -1,9 +1,10 @@
-"""How is a Dockerfile changed as a person would change it? Whole lines move; comments and order stay as they are."""
+"""How is a Dockerfile changed as a person would change it? Comments, order and style stay as they are."""
 
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from doit_images.core.inputs import syntax
 from doit_images.core.inputs.instructions import Instruction, parse, texts
@@ -11,12 +12,14 @@ from doit_images.core.inputs.instructions import Instruction, parse, texts
 
 @dataclass(frozen=True)
 class Patch:
-    """What a ``rule`` proposes for a Dockerfile, because of the instruction in this ``line``: the new text, and why."""
+    """What a ``rule`` proposes for a Dockerfile, because of the instruction in this ``line``: the new text, and why.
+    ``removes`` are the paths of the image that it means to remove, with all below them, each with the reason."""
 
     rule: str
     line: int
     why: str
     text: str
+    removes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,11 @@ class Span:
     first: int
     last: int
     lines: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """The instruction alone, without the comments above it, its lines ending in LF and the last one in none."""
+        return "".join(self.lines[self.line - 1 - self.first :]).replace("\r\n", "\n").rstrip("\n")
 
     @property
     def end(self) -> str:
@@ -49,6 +57,19 @@ def spans(text: str) -> list[Span]:
             first -= 1
         found.append(Span(each, each.line, first, last, tuple(lines[first : last + 1])))
     return found
+
+
+def edited(text: str, new: Mapping[int, str]) -> str:
+    """A Dockerfile in which other text stands in place of the instructions that begin in these lines (``Span.text``),
+    or, where that is empty, nothing, with the comments above it."""
+    lines = text.splitlines(keepends=True)
+    for span in reversed(spans(text)):
+        if span.line in new:
+            at = span.line - 1 if new[span.line] else span.first
+            last = span.end if lines[span.last].endswith("\n") else ""
+            own = f"{new[span.line]}\n".replace("\n", span.end).removesuffix(span.end) + last
+            lines[at : span.last + 1] = [own] if new[span.line] else []
+    return "".join(lines)
 
 
 def difference(before: str, patch: Patch, name: str) -> str:

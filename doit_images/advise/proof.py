@@ -6,7 +6,7 @@ Compared are content, mode, owner, links, extended attributes and the configurat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
@@ -27,29 +27,21 @@ class Verdict(StrEnum):
     """What the comparison came to."""
 
     SAME = "same"
+    SAME_BUT = "same but for"
+    """Some of what the rule says it removes is gone, and nothing else differs."""
     DIFFERS = "differs"
     FAILS = "fails"
     """With the patch it cannot be built."""
 
 
 class Proof(NamedTuple):
-    """The verdict on a patch, the paths that differ with it (or why it fails), and those that differ from build to
-    build without it."""
+    """The verdict on a patch, the paths that differ with it (or why it fails), those that differ from build to
+    build without it, and those that are gone as a rule says, each with the reason."""
 
     verdict: Verdict
     differs: tuple[str, ...] = ()
     unsteady: tuple[str, ...] = ()
-
-
-def prove(run: Run, inputs: ImageInputs, patch: Patch) -> Proof:
-    """Build an image twice as it is and once with a patch, each without any cache, and compare. ``UserError`` where it
-    cannot be built as it is."""
-    first, again = (_held(run, inputs, inputs.dockerfile_text) for _ in range(2))
-    try:
-        patched = _held(run, inputs, patch.text)
-    except UserError as error:
-        return Proof(Verdict.FAILS, (str(error),))
-    return compared(first, again, patched)
+    removed: Mapping[str, str] = {}
 
 
 class Held(NamedTuple):
@@ -59,13 +51,49 @@ class Held(NamedTuple):
     config: Mapping[str, Any]
 
 
-def compared(first: Held, again: Held, patched: Held) -> Proof:
-    """The verdict on the third, by what differs between the first two."""
+class Before(NamedTuple):
+    """An image as it is, built twice: what differs between the two is chance."""
+
+    first: Held
+    again: Held
+
+
+def before(run: Run, inputs: ImageInputs) -> Before:
+    """Build an image twice as it is, without any cache. ``UserError`` where it cannot be built."""
+    return Before(*(_held(run, inputs, inputs.dockerfile_text) for _ in range(2)))
+
+
+def prove(run: Run, inputs: ImageInputs, before: Before, patches: Sequence[Patch]) -> Proof:
+    """Build an image with the text of the last of these patches, each of which builds on the one before, without any
+    cache, and compare it with the image as it was ``before`` them all."""
+    try:
+        patched = _held(run, inputs, patches[-1].text)
+    except UserError as error:
+        return Proof(Verdict.FAILS, (str(error),))
+    return compared(before, patched, {path: why for patch in patches for path, why in patch.removes.items()})
+
+
+def compared(before: Before, patched: Held, removes: Mapping[str, str]) -> Proof:
+    """The verdict on an image by what it was ``before``, and by the paths that are meant to be gone."""
+    first, again = before
     unsteady = _differ(first.files, again.files)
-    differs = [path for path in _differ(first.files, patched.files) if path not in unsteady]
+    found = [path for path in _differ(first.files, patched.files) if path not in unsteady]
+    removed = {path: why for path in found if path not in patched.files and (why := _meant(first.files, path, removes))}
+    differs = [path for path in found if path not in removed]
     if first.config != patched.config:
         differs.append("the configuration")
-    return Proof(Verdict.DIFFERS if differs else Verdict.SAME, tuple(differs), tuple(unsteady))
+    verdict = Verdict.DIFFERS if differs else Verdict.SAME_BUT if removed else Verdict.SAME
+    return Proof(verdict, tuple(differs), tuple(unsteady), removed)
+
+
+def _meant(files: Tree, path: str, removes: Mapping[str, str]) -> str:
+    """Why a path is gone: it is one of these or below, or a folder that was there for one of these alone; or ``""``."""
+    whole = PurePosixPath("/", path)
+    for folder, why in removes.items():
+        held = files[path].kind == "folder" and PurePosixPath(folder).is_relative_to(whole)
+        if held or whole.is_relative_to(folder):
+            return why
+    return ""
 
 
 def files_of(layers: Iterable[LayerContent]) -> Tree:

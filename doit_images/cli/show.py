@@ -83,7 +83,7 @@ def _plan_of_files(run: Run, images: Sequence[str], form: str, *, as_json: bool)
 
 
 def task_advise() -> Task:
-    """What the lines of the Dockerfiles cost over the last commits: [IMAGE …] [--commits N] [--patch] [--apply]"""
+    """What the lines of the Dockerfiles cost over the last commits: [IMAGE|RULE …] [--commits N] [--patch] [--apply]"""
     commits = option("commits", "", "how many commits before HEAD (default: 60)")
     patch = option("patch", False, "better Dockerfiles instead, as patches")
     prove = option("prove", False, "and whether the images stay the same with them, which are built for that")

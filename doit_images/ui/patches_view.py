@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from doit_images.advise import locks_first, proof
+from doit_images.advise import proof, rules
 from doit_images.advise.patch import Patch, difference
-from doit_images.advise.proof import Proof, Verdict
+from doit_images.advise.proof import Before, Proof, Verdict
+from doit_images.advise.rules import Rule
 from doit_images.advise.steps import steps_of
 from doit_images.core.base import commands, files
 from doit_images.core.base.errors import UserError
@@ -23,40 +25,62 @@ _SHOWN = 10  # paths
 
 
 class Proposal(NamedTuple):
-    """A patch of a Dockerfile, by its path as people write it, and what came of proving it for each image that is built
-    from it, by name."""
+    """A patch of a Dockerfile, by its path as people write it, which had the text ``before``, and what came of proving
+    it for each image that is built from it, by name."""
 
     dockerfile: str
+    before: str
     patch: Patch
     proofs: Mapping[str, Proof]
 
     @property
-    def same(self) -> bool:
-        """Whether every image stays the same."""
-        return bool(self.proofs) and all(each.verdict == Verdict.SAME for each in self.proofs.values())
+    def is_good(self) -> bool:
+        """Whether no image changes but for what the patch says."""
+        return all(each.verdict in (Verdict.SAME, Verdict.SAME_BUT) for each in self.proofs.values())
 
 
-def show(run: Run, images: Sequence[str], *, prove: bool, apply: bool, as_json: bool) -> None:
-    """Print what would make the Dockerfiles of these images (default: all) better, one patch of each; with ``prove``,
-    whether the images stay the same; ``apply`` also writes the patches with which they do. Raises ``UserError``, also
-    where a Dockerfile that would be written is not as the commit has it."""
+def show(run: Run, words: Sequence[str], *, prove: bool, apply: bool, as_json: bool) -> None:
+    """Print what would make the Dockerfiles of the images that ``words`` name (default: all) better, by the rules that
+    they name (default: all), each patch on top of those before it; with ``prove``, whether the images stay the same;
+    ``apply`` also writes the patches with which they do. Raises ``UserError``, also where a Dockerfile that would be
+    written is not as the commit has it."""
+    picked = rules.named(words)
+    images = [word for word in words if word not in {rule.name for rule in rules.RULES}]
     proposals = []
     for dockerfile, inputs in _by_dockerfile(run, images).items():
-        first = inputs[0]
-        if patch := next(locks_first.patches(first.dockerfile_text, steps_of(first)), None):
-            if apply:
-                _committed(run.project.directory / dockerfile)
-            proofs = {each.name: proof.prove(run, each, patch) for each in inputs} if prove or apply else {}
-            proposals.append(Proposal(dockerfile, patch, proofs))
+        path = run.project.directory / dockerfile
+        if apply and next(_proposals(run, dockerfile, inputs, picked, prove=False), None):
+            _committed(path)
+        for proposal in _proposals(run, dockerfile, inputs, picked, prove=prove or apply):
+            proposals.append(proposal)
             if not as_json:
-                _print(first.dockerfile_text, proposals[-1])
-            if apply and proposals[-1].same:
-                files.write(run.project.directory / dockerfile, patch.text)
+                _print(proposal)
+            if apply and proposal.is_good:
+                files.write(path, proposal.patch.text)
                 print(f"wrote {dockerfile}", file=sys.stderr)
     if as_json:
         print(json.dumps([_data(each) for each in proposals], indent=2))
     elif not proposals:
         print("no patch is known that would make these Dockerfiles better")
+
+
+def _proposals(
+    run: Run, dockerfile: str, inputs: Sequence[ImageInputs], picked: Sequence[Rule], *, prove: bool
+) -> Iterator[Proposal]:
+    """The patches of a Dockerfile, each on top of those before it that are good."""
+    text = inputs[0].dockerfile_text
+    seen, good, before = {text}, list[Patch](), dict[str, Before]()
+    for rule in picked:
+        while patch := next(rules.patches(rule, text, steps_of(replace(inputs[0], dockerfile_text=text)), seen), None):
+            seen.add(patch.text)
+            if prove:
+                before = before or {each.name: proof.before(run, each) for each in inputs}
+            proofs = {each.name: proof.prove(run, each, before[each.name], [*good, patch]) for each in inputs if prove}
+            proposal = Proposal(dockerfile, text, patch, proofs)
+            yield proposal
+            if proposal.is_good:
+                text = patch.text
+                good.append(patch)
 
 
 def _by_dockerfile(run: Run, images: Sequence[str]) -> Mapping[str, list[ImageInputs]]:
@@ -79,10 +103,10 @@ def _committed(path: Path) -> None:
         )
 
 
-def _print(before: str, proposal: Proposal) -> None:
+def _print(proposal: Proposal) -> None:
     patch = proposal.patch
     print(f"{proposal.dockerfile}:{patch.line}: {patch.rule}: {patch.why}\n")
-    print(difference(before, patch, proposal.dockerfile))
+    print(difference(proposal.before, patch, proposal.dockerfile))
     for name, each in proposal.proofs.items():
         print(f"{name}: {_sentence(each)}")
 
@@ -95,6 +119,9 @@ def _sentence(of: Proof) -> str:
     if of.verdict == Verdict.DIFFERS:
         return f"would be another image: {shown}{more}"
     unsteady = f"; {len(of.unsteady)} files differ from build to build anyway" if of.unsteady else ""
+    if of.verdict == Verdict.SAME_BUT:
+        gone = [f"{count} paths are gone, {why}" for why, count in Counter(of.removed.values()).items()]
+        return f"stays the same, file by file, but for what the patch removes: {'; '.join(gone)}{unsteady}"
     return f"stays the same, file by file{unsteady}"
 
 

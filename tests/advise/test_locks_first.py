@@ -11,26 +11,15 @@ from hypothesis import strategies as st
 
 from doit_images.advise import locks_first
 from doit_images.advise.patch import Patch, difference, spans
-from doit_images.advise.steps import steps_of
-from doit_images.core.compose.image import Image
-from doit_images.core.compose.project import Project
-from doit_images.core.inputs.resolver import InputResolver
+from doit_images.advise.rules import Rule
+from tests.advise import examples
 
-FILES = ("requirements.txt", "req/base.txt", "req/prod.txt", "package.json", "package-lock.json", "src/main.py")
+NAMES = ("requirements.txt", "req/base.txt", "req/prod.txt", "package.json", "package-lock.json", "src/main.py")
+FILES = {name: "-r base.txt\n" if name == "req/prod.txt" else "x\n" for name in NAMES}
 
 
 def proposed(folder: Path, text: str) -> list[Patch]:
-    context = folder / "app"
-    for name in FILES:
-        (context / name).parent.mkdir(parents=True, exist_ok=True)
-        (context / name).write_text("-r base.txt\n" if name == "req/prod.txt" else "x\n")
-    (context / "Dockerfile").write_bytes(text.encode())
-    (context / ".dockerignore").write_text("Dockerfile\n")
-    image = Image(name="app", ref="x/app", context=str(context), dockerfile=str(context / "Dockerfile"))
-    project = Project("p", folder, (folder / "compose.yml",), {"app": image})
-    inputs = InputResolver(project, folder / ".doit-images").resolve("linux/amd64", lambda ref, some: None)["app"]
-    assert not inputs.problem
-    return list(locks_first.patches(inputs.dockerfile_text, steps_of(inputs)))
+    return examples.proposed(folder, Rule(locks_first.NAME, locks_first.patches), text, FILES)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from doit_images.advise.proof import Held, Proof, Verdict, compared, files_of
+from doit_images.advise.proof import Before, Held, Proof, Verdict, compared, files_of
 from doit_images.ci.verifying.content import LayerContent, LayerEntry
 from tests.ci.test_release import git
 from tests.conftest import Lab
@@ -63,8 +63,34 @@ def test_what_differs_anyway_says_nothing_about_the_patch(
     again: dict[str, LayerEntry], patched: dict[str, LayerEntry], config: dict[str, str], proof: Proof
 ) -> None:
     files = {"f": entry(), "log": entry(digest="1")}
-    three = (Held(files, {}), Held(files | again, {}), Held(files | patched, config))
-    assert compared(*three) == proof
+    before = Before(Held(files, {}), Held(files | again, {}))
+    assert compared(before, Held(files | patched, config), {}) == proof
+
+
+REMOVES = {"/root/.cache/pip": "the cache of pip"}
+
+
+@pytest.mark.parametrize(
+    ("patched", "verdict", "differs"),
+    [
+        ({}, Verdict.SAME_BUT, ()),
+        ({"root": entry("folder"), "root/.cache": entry("folder")}, Verdict.SAME_BUT, ()),
+        ({"root": entry("folder"), "root/.cache": entry("folder", mode=0o700)}, Verdict.DIFFERS, ("root/.cache",)),
+        ({"root/.cache/pip/wheel": entry(digest="b")}, Verdict.DIFFERS, ("root/.cache/pip/wheel",)),
+        ({"root/.cache/pip/other": entry()}, Verdict.DIFFERS, ("root/.cache/pip/other",)),
+        ({"bin": None}, Verdict.DIFFERS, ("bin",)),
+    ],
+)
+def test_only_what_is_gone_as_the_rule_says_is_the_same_but_for_that(
+    patched: dict[str, LayerEntry | None], verdict: Verdict, differs: tuple[str, ...]
+) -> None:
+    folders = {"root": entry("folder"), "root/.cache": entry("folder"), "root/.cache/pip": entry("folder")}
+    before = Held({"bin": entry(), **folders, "root/.cache/pip/wheel": entry()}, {})
+    after = {path: each for path, each in {"bin": entry(), **patched}.items() if each}
+    proof = compared(Before(before, before), Held(after, {}), REMOVES)
+    assert (proof.verdict, proof.differs) == (verdict, differs)
+    assert set(proof.removed.values()) <= {"the cache of pip"}
+    assert not {"bin", *proof.differs}.intersection(proof.removed)
 
 
 NPM = """\
@@ -100,14 +126,14 @@ def advised(lab: Lab, *words: str) -> list[dict[str, Any]]:
 
 @pytest.mark.engine
 def test_a_patch_is_proved_and_written_and_then_the_code_costs_nothing(project: Lab) -> None:
-    (plain,) = advised(project, "--patch")
+    (plain,) = advised(project, "locks-first", "--patch")
     assert (plain["dockerfile"], plain["line"], plain["proofs"]) == ("web/Dockerfile", 5, {})
     assert git(project.folder, "status", "--porcelain") == "", "nothing is written yet"
-    (applied,) = advised(project, "--apply")
-    assert applied["proofs"] == {"web": {"verdict": "same", "differs": [], "unsteady": []}}
+    (applied,) = advised(project, "locks-first", "--apply")
+    assert applied["proofs"] == {"web": {"verdict": "same", "differs": [], "unsteady": [], "removed": {}}}
     assert (project.folder / "web/Dockerfile").read_text() == applied["text"]
     assert git(project.folder, "status", "--porcelain") == "M web/Dockerfile", "the commit is left to the person"
-    assert advised(project, "--patch") == []
+    assert advised(project, "locks-first", "--patch") == []
     project.build()
     (project.folder / "web/src/a").write_text("2\n")
     assert project.build() == {"web": "built"}
@@ -128,8 +154,8 @@ def test_an_installation_that_reads_more_than_its_lock_is_found_out(
     project: Lab, script: str, verdict: str, differs: list[str], unsteady: list[str]
 ) -> None:
     (project.folder / "web/package.json").write_text(f'{{"{script}": 1}}\n')
-    (found,) = advised(project, "--apply")
-    assert found["proofs"]["web"] == {"verdict": verdict, "differs": differs, "unsteady": unsteady}
+    (found,) = advised(project, "locks-first", "--apply")
+    assert found["proofs"]["web"] == {"verdict": verdict, "differs": differs, "unsteady": unsteady, "removed": {}}
     written = subprocess.run(["git", "diff", "--quiet", "--", "web/Dockerfile"], cwd=project.folder, check=False)
     assert (written.returncode == 1) == (verdict == "same")
 
@@ -141,3 +167,33 @@ def test_a_dockerfile_that_is_being_edited_is_not_written(project: Lab) -> None:
     done = project.doit("advise", "--apply")
     assert done.returncode == 1
     assert "web/Dockerfile: it is not as the commit has it" in done.stderr
+
+
+PIP = """\
+#!/bin/sh
+mkdir -p /root/.cache/pip /site && [ "$2" = --no-cache-dir ] || touch /root/.cache/pip/PREFIX
+md5sum requirements.txt > /site/installed
+"""
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    ("option", "proof"), [("--no-cache-dir ", "same but for"), ("--target x ", "differs")]
+)
+def test_a_cache_mount_is_proved(lab: Lab, busybox: str, option: str, proof: str) -> None:
+    own = "if [ $2 = --target ]; then grep -c pip /proc/mounts > /site/mounts; fi; exit 0\n"
+    lab.write(
+        {
+            "compose.yml": "services: {web: {image: PREFIX/web, build: web}}\n",
+            "web/Dockerfile": "FROM tst-busybox:1\nCOPY --chmod=755 pip /bin/\nWORKDIR /app\nCOPY . .\n"
+            f"RUN pip install {option}-r requirements.txt\n",
+            "web/pip": PIP + own,
+            "web/requirements.txt": "a\n",
+        }
+    )
+    (found,) = advised(lab, "cache-mounts", "--prove")
+    assert found["rule"] == "cache-mounts"
+    assert found["proofs"]["web"]["verdict"] == proof
+    gone = {"root", "root/.cache", "root/.cache/pip"}
+    assert gone <= found["proofs"]["web"]["removed"].keys()
+    assert found["proofs"]["web"]["differs"] == (["site/mounts"] if proof == "differs" else [])
