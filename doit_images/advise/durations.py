@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from statistics import median
 
 from doit_images.advise.steps import Step
-from doit_images.core.history.store import Build, StepOutcome, StepRecord
+from doit_images.core.history.store import Build, History, Status, StepOutcome, StepRecord
+
+_BUILDS = 50  # in which a step's seconds are looked for
+
+
+def done_builds(history: History, image: str) -> list[Build]:
+    """The last builds of an image that came to their end."""
+    return [one for one in history.recent(image, _BUILDS) if one.status == Status.DONE]
 
 
 def seconds_of(step: Step, builds: Sequence[Build]) -> float | None:

@@ -1,20 +1,18 @@
-"""What would a patch have saved over the commits of late? From git and from the history of builds; nothing is built.
+"""What would patches have saved over the commits of late? From git and from the history of builds; nothing is built.
 
 Today's Dockerfile and the patched one are each replayed over the same commits (``replay``), as if every one of these
-had had it. A step takes as long as the last builds say; one whose text the patch changes, as long as it took before.
+had had it. A step takes as long as the last builds say; one whose text a patch changes, as long as it took before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from doit_images.advise.durations import seconds_of
-from doit_images.advise.patch import Patch
 from doit_images.advise.replay import Cost, aligned, costs
 from doit_images.ci.commits import WorkingCopy
 from doit_images.core.history.store import Build
-from doit_images.core.inputs.image_inputs import ImageInputs
 
 
 class Work(NamedTuple):
@@ -25,7 +23,7 @@ class Work(NamedTuple):
 
 
 class Gain(NamedTuple):
-    """The work over so many ``commits`` without and with a patch, and for how many of the steps that ran no build
+    """The work over so many ``commits`` without and with the patches, and for how many of the steps that ran no build
     tells how long they take."""
 
     commits: int
@@ -34,11 +32,24 @@ class Gain(NamedTuple):
     unknown: int
 
 
-def gain(copy: WorkingCopy, commits: int, inputs: ImageInputs, patch: Patch, builds: Sequence[Build]) -> Gain:
-    """What the work on an image would have been over so many commits. Raises ``UserError`` as ``replay.costs``."""
-    name = inputs.name
-    (before, there), (after, _) = (costs(copy, commits, {name: text}) for text in (inputs.dockerfile_text, patch.text))
-    one, other = ([cost for cost in some if cost.image == name] for some in (before, after))
+def gains(
+    copy: WorkingCopy,
+    commits: int,
+    texts: Mapping[str, tuple[str, str]],
+    builds: Callable[[str], Sequence[Build]],
+) -> dict[str, Gain]:
+    """What the work on each image would have been over so many commits, by its Dockerfile's text without and with the
+    patches; ``builds`` are the last of an image. Raises ``UserError`` as ``replay.costs``."""
+    before, there = costs(copy, commits, {name: one for name, (one, _) in texts.items()})
+    after, _ = costs(copy, commits, {name: other for name, (_, other) in texts.items()})
+    return {name: _gain(there, _of(name, before), _of(name, after), builds(name)) for name in texts}
+
+
+def _of(name: str, found: Sequence[Cost]) -> list[Cost]:
+    return [cost for cost in found if cost.image == name]
+
+
+def _gain(commits: int, one: Sequence[Cost], other: Sequence[Cost], builds: Sequence[Build]) -> Gain:
     for cost in one:
         cost.seconds = seconds_of(cost.step, builds)
     known = {(cost.step.stage, cost.step.text): cost.seconds for cost in one}
@@ -48,7 +59,7 @@ def gain(copy: WorkingCopy, commits: int, inputs: ImageInputs, patch: Patch, bui
         cost.seconds = known.get((cost.step.stage, cost.step.text), cost.seconds)
     ran = [cost for cost in (*one, *other) if cost.step.instruction == "RUN" and cost.runs]
     unknown = {cost.step.text for cost in ran if cost.seconds is None}
-    return Gain(there, _work(one), _work(other), len(unknown))
+    return Gain(commits, _work(one), _work(other), len(unknown))
 
 
 def _work(lines: Sequence[Cost]) -> Work:

@@ -84,7 +84,7 @@ def _plan_of_files(run: Run, images: Sequence[str], form: str, *, as_json: bool)
 
 def task_advise() -> Task:
     """What the lines of the Dockerfiles cost over the last commits: [IMAGE|RULE …] [--commits N] [--patch] [--apply]"""
-    commits = option("commits", "", "how many commits before HEAD (default: 60)")
+    commits = option("commits", "60", "how many commits before HEAD")
     patch = option("patch", False, "better Dockerfiles instead, as patches")
     prove = option("prove", False, "and whether the images stay the same with them, which are built for that")
     apply = option("apply", False, "and write those with which they do")
@@ -94,14 +94,16 @@ def task_advise() -> Task:
 def _advise(
     run: Run, words: Sequence[str], commits: str, *, patch: bool, prove: bool, apply: bool, as_json: bool
 ) -> None:
+    if not (commits.isascii() and commits.isdigit() and 0 < int(commits) < 100_000):
+        raise UserError(f"--commits needs a whole number, not {commits!r}")
     if patch or prove or apply:
         from doit_images.ui import patches_view
 
-        patches_view.show(run, words, prove=prove, apply=apply, as_json=as_json)
+        patches_view.show(run, words, int(commits), prove=prove, apply=apply, as_json=as_json)
     else:
         from doit_images.ui import advise_view
 
-        advise_view.show(run, words, commits, as_json=as_json)
+        advise_view.show(run, words, int(commits), as_json=as_json)
 
 
 def task_history() -> Task:

@@ -9,34 +9,27 @@ from pathlib import Path
 from typing import Any
 
 from doit_images.advise import replay
-from doit_images.advise.durations import seconds_of
+from doit_images.advise.durations import done_builds, seconds_of
 from doit_images.advise.installs import read_by
 from doit_images.advise.replay import Cost
 from doit_images.ci.commits import WorkingCopy
-from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import seconds_text
 from doit_images.core.base.output import Output, table
 from doit_images.core.buildkit.progress import brief
-from doit_images.core.history.store import Build, History, Status
 from doit_images.core.run import Run
 
-COMMITS = 60
-_BUILDS = 50  # of each image, in which a step's seconds are looked for
 _PATHS = 2
 _ROOM = 50  # characters of an instruction
 _LONG = 1.0  # seconds: a COPY that takes less is no cost that anybody would look for
 
 
-def show(run: Run, words: Sequence[str], commits: str, *, as_json: bool) -> None:
-    """Print what each line cost over so many commits (``""``: 60), the dearest first, for the images that ``words``
-    name or for all, to standard output. ``UserError`` for what the command line cannot mean, and where there is no git
-    repository."""
-    if commits and not (commits.isascii() and commits.isdigit() and 0 < int(commits) < 100_000):
-        raise UserError(f"--commits needs a whole number, not {commits!r}")
+def show(run: Run, words: Sequence[str], commits: int, *, as_json: bool) -> None:
+    """Print what each line cost over so many commits, the dearest first, for the images that ``words`` name or for all,
+    to standard output. ``UserError`` for what the command line cannot mean, and where there is no git repository."""
     wanted = [run.project.image(word).name for word in words] or list(run.project.images)
-    found, looked = replay.costs(WorkingCopy(run.files, run.environ, run.common), int(commits or COMMITS))
+    found, looked = replay.costs(WorkingCopy(run.files, run.environ, run.common), commits)
     chosen = [cost for cost in found if cost.image in wanted]
-    builds = {name: _builds(run.history, name) for name in wanted}
+    builds = {name: done_builds(run.history, name) for name in wanted}
     for cost in chosen:
         cost.seconds = seconds_of(cost.step, builds[cost.image])
     chosen.sort(key=lambda cost: (-cost.saving, -cost.needless, -cost.runs * (cost.seconds or 0), -cost.runs))
@@ -79,13 +72,9 @@ def staged(run: Run, copy: WorkingCopy, before: str, tree: str, names: Collectio
     for cost in replay.between(copy, before, tree):
         if cost.image in names:
             image = run.project.images.get(cost.image)
-            cost.seconds = seconds_of(cost.step, _builds(run.history, cost.image))
+            cost.seconds = seconds_of(cost.step, done_builds(run.history, cost.image))
             file = _file(image.dockerfile if image else "", run.files[0].parent)
             print(f"{_lets(cost, file)}, and nothing touched {_reads(cost)}: doit advise {cost.image} --patch")
-
-
-def _builds(history: History, name: str) -> list[Build]:
-    return [one for one in history.recent(name, _BUILDS) if one.status == Status.DONE]
 
 
 def _short(text: str) -> str:

@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from doit_images.advise import proof, rules
+from doit_images.advise.durations import done_builds
+from doit_images.advise.gain import Gain, gains
 from doit_images.advise.patch import Patch, difference
 from doit_images.advise.proof import Before, Proof, Verdict
 from doit_images.advise.rules import Rule
 from doit_images.advise.steps import steps_of
+from doit_images.ci.commits import WorkingCopy
 from doit_images.core.base import commands, files
 from doit_images.core.base.errors import UserError
+from doit_images.core.base.formatting import seconds_text
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.run import Run
 
@@ -39,14 +43,14 @@ class Proposal(NamedTuple):
         return all(each.verdict in (Verdict.SAME, Verdict.SAME_BUT) for each in self.proofs.values())
 
 
-def show(run: Run, words: Sequence[str], *, prove: bool, apply: bool, as_json: bool) -> None:
+def show(run: Run, words: Sequence[str], commits: int, *, prove: bool, apply: bool, as_json: bool) -> None:
     """Print what would make the Dockerfiles of the images that ``words`` name (default: all) better, by the rules that
     they name (default: all), each patch on top of those before it; with ``prove``, whether the images stay the same;
-    ``apply`` also writes the patches with which they do. Raises ``UserError``, also where a Dockerfile that would be
-    written is not as the commit has it."""
+    ``apply`` also writes the patches with which they do. Then what all the good ones would have saved over so many
+    ``commits``. Raises ``UserError``, also where a Dockerfile that would be written is not as the commit has it."""
     picked = rules.named(words)
     images = [word for word in words if word not in {rule.name for rule in rules.RULES}]
-    proposals = []
+    proposals, texts = list[Proposal](), dict[str, tuple[str, str]]()
     for dockerfile, inputs in _by_dockerfile(run, images).items():
         path = run.project.directory / dockerfile
         if apply and next(_proposals(run, dockerfile, inputs, picked, prove=False), None):
@@ -55,13 +59,50 @@ def show(run: Run, words: Sequence[str], *, prove: bool, apply: bool, as_json: b
             proposals.append(proposal)
             if not as_json:
                 _print(proposal)
+            if proposal.is_good:
+                texts |= {each.name: (each.dockerfile_text, proposal.patch.text) for each in inputs}
             if apply and proposal.is_good:
                 files.write(path, proposal.patch.text)
                 print(f"wrote {dockerfile}", file=sys.stderr)
+    saved, unknown = _saved(run, commits, texts)
     if as_json:
-        print(json.dumps([_data(each) for each in proposals], indent=2))
+        told = {
+            name: {"commits": one.commits, "before": one.before._asdict(), "after": one.after._asdict()}
+            for name, one in saved.items()
+        }
+        print(json.dumps({"patches": [_data(each) for each in proposals], "saved": told}, indent=2))
     elif not proposals:
         print("no patch is known that would make these Dockerfiles better")
+    for name, one in ({} if as_json else saved).items():
+        print(f"{name}: {gain_sentence(one)}")
+    if unknown:
+        print(f"what these patches would have saved is not known: {unknown}", file=sys.stderr)
+
+
+def _saved(run: Run, commits: int, texts: Mapping[str, tuple[str, str]]) -> tuple[dict[str, Gain], str]:
+    """What each image's patches would have saved, or why that cannot be told."""
+    try:
+        copy = WorkingCopy(run.files, run.environ, run.common)
+        return gains(copy, commits, texts, lambda name: done_builds(run.history, name)) if texts else {}, ""
+    except UserError as error:
+        return {}, str(error)
+
+
+def gain_sentence(gain: Gain) -> str:
+    """What was saved, in words.
+
+    >>> gain_sentence(Gain(60, Work(52, 2132.0), Work(3, 123.0), 0))
+    'in the last 60 commits 3 RUN steps would have run instead of 52: 2 min 3 s instead of 35 min 32 s'
+    """
+    before, after = gain.before, gain.after
+    if not gain.commits:
+        return "there is no commit before HEAD that could tell what this would have saved"
+    last = f"in the last {gain.commits} commits"
+    if after.runs == before.runs:
+        return f"{last} as many RUN steps would have run ({before.runs})"
+    took = f": {seconds_text(after.seconds)} instead of {seconds_text(before.seconds)}" if before.seconds else ""
+    unknown = f" ({gain.unknown} of them never ran here, so how long they take is not known)" if gain.unknown else ""
+    return f"{last} {after.runs} RUN steps would have run instead of {before.runs}{took}{unknown}"
 
 
 def _proposals(

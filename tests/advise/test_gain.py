@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from doit_images.advise.gain import Gain, Work, gain
+from doit_images.advise.gain import Gain, Work, gains
 from doit_images.advise.locks_first import patches
-from doit_images.advise.patch import Patch
 from doit_images.advise.steps import steps_of
 from doit_images.ci.commits import WorkingCopy
 from doit_images.core.history.store import Build, Status, StepRecord
@@ -47,13 +46,15 @@ def build(*steps: tuple[int, str, float]) -> Build:
 def test_both_are_replayed_as_if_each_commit_had_had_them(history: History) -> None:
     copy, inputs = asked(history)
     (patch,) = patches(inputs.dockerfile_text, steps_of(inputs))
+    texts = {"app": (inputs.dockerfile_text, patch.text)}
     builds = [build((3, "RUN pip install -r requirements.txt", 40.0), (4, "RUN make", 2.0))]
-    assert gain(copy, 60, inputs, patch, builds) == Gain(4, Work(6, 126.0), Work(4, 46.0), 0)
-    assert gain(copy, 60, inputs, patch, []) == Gain(4, Work(6, 0.0), Work(4, 0.0), 2)
+    assert gains(copy, 60, texts, lambda name: builds) == {"app": Gain(4, Work(6, 126.0), Work(4, 46.0), 0)}
+    assert gains(copy, 60, texts, lambda name: []) == {"app": Gain(4, Work(6, 0.0), Work(4, 0.0), 2)}
 
 
 def test_a_step_that_a_patch_rewrites_counts_as_it_took_before(history: History) -> None:
-    copy, inputs = asked(history)
-    patch = Patch("mounts", 4, "", TEXT.replace("RUN pip", "RUN --mount=type=cache,target=/root/.cache/pip pip"))
-    told = gain(copy, 60, inputs, patch, [build((3, "RUN pip install", 40.0), (4, "RUN make", 2.0))])
+    copy, _ = asked(history)
+    mounted = TEXT.replace("RUN pip", "RUN --mount=type=cache,target=/root/.cache/pip pip")
+    builds = [build((3, "RUN pip install", 40.0), (4, "RUN make", 2.0))]
+    told = gains(copy, 60, {"app": (TEXT, mounted)}, lambda name: builds)["app"]
     assert told.after == told.before == Work(6, 126.0)

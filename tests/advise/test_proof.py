@@ -120,7 +120,7 @@ def project(lab: Lab, busybox: str) -> Lab:
 def advised(lab: Lab, *words: str) -> list[dict[str, Any]]:
     done = lab.doit("advise", *words, "--json")
     assert done.returncode == 0, done.stderr
-    found: list[dict[str, Any]] = json.loads(done.stdout)
+    found: list[dict[str, Any]] = json.loads(done.stdout)["patches"]
     return found
 
 
@@ -177,9 +177,7 @@ md5sum requirements.txt > /site/installed
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize(
-    ("option", "proof"), [("--no-cache-dir ", "same but for"), ("--target x ", "differs")]
-)
+@pytest.mark.parametrize(("option", "proof"), [("--no-cache-dir ", "same but for"), ("--target x ", "differs")])
 def test_a_cache_mount_is_proved(lab: Lab, busybox: str, option: str, proof: str) -> None:
     own = "if [ $2 = --target ]; then grep -c pip /proc/mounts > /site/mounts; fi; exit 0\n"
     lab.write(

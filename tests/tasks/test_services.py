@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from doit_images.core.buildkit.buildx import build_argv
-from doit_images.core.run import Run
+from doit_images.core.run import Parts, Run
+from tasks.bases import declared
 from tests.conftest import ROOT, docker
 from tests.owners import own
 from tests.waiting import until
@@ -32,7 +33,7 @@ REACHED = {
 @pytest.fixture(scope="module")
 def run(engine: None) -> Run:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("COMPOSE_")}
-    return Run((ROOT / "docker-compose.optimized.yml",), environ)
+    return Run((ROOT / "docker-compose.optimized.yml",), environ, parts=Parts(base=declared.of))
 
 
 @contextmanager
@@ -75,7 +76,7 @@ def build(run: Run, service: str, tag: str, iidfile: Path) -> None:
     one = run.planner.decisions()[service].inputs
     argv = build_argv(
         replace(one.image, target="test"),
-        parents=one.parent_tags,
+        parents={**run.local_images.stand_ins([one]), **one.parent_tags},
         labels={},
         tag=tag,
         iidfile=str(iidfile),
