@@ -15,6 +15,8 @@ import pytest
 from doit_images.ci.updating import advisories, locks, update
 from doit_images.ci.updating.advisories import Advisory
 from doit_images.core.base.errors import UserError
+from doit_images.core.compose.image import Image
+from doit_images.core.inputs.image_inputs import ImageInputs
 from tasks import ROOT
 from tests.conftest import Lab, file_in
 from tests.package_index import LocalIndex, serving
@@ -175,6 +177,18 @@ def test_what_is_held_stays_or_goes_back_and_never_ahead() -> None:
     assert options[3:] == ["--upgrade-package=foo-bar<=2", "--upgrade-package=old", "--upgrade-package=other<=1.5"]
 
 
+def test_what_is_built_on_an_image_that_reads_a_lock_is_concerned_too() -> None:
+    """Also on one that is built on such an image, and none beside them; parents come first."""
+
+    def image(name: str, text: str = "", **parents: str) -> ImageInputs:
+        return ImageInputs(Image(name, name, "/x"), Path("/x"), texts={text: ""} if text else {}, parents=parents)
+
+    images = [image("base", "/x/r.txt"), image("mid", base="base"), image("top", mid="mid"), image("other", "/x/o.txt")]
+    declared = {one.image.name: one for one in images}
+    assert update.concerned(declared, {Path("/x/r.txt")}) == ["base", "mid", "top"]
+    assert update.concerned(declared, {Path("/x/o.txt")}) == ["other"]
+
+
 def test_newer_releases_in_a_lock_of_uvs(tmp_path: Path, index: LocalIndex) -> None:
     (tmp_path / "compose.yml").write_text("services: {}\n")
     (tmp_path / "app").mkdir()
@@ -198,6 +212,7 @@ def test_newer_releases_in_a_lock_of_uvs(tmp_path: Path, index: LocalIndex) -> N
     ran(uv, "lock", cwd=lock.parent)
     index.add("alpha", "1.1", 10)
     index.add("alpha", "9.9", 1)  # somebody took over the project yesterday
+    index.add("alpha", "2.0rc1", 10)
     text = lock.read_text()
     wanted = [{"lock": "app/uv.lock", "name": "alpha", "before": "1.0", "after": "1.1"}]
     assert json.loads(ran(*doit, "deps_check", "--json")) == {"changes": wanted}

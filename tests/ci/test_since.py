@@ -21,14 +21,21 @@ from hypothesis import strategies as st
 from doit_images.ci.commit import Commit, CommitIndex, Source
 from doit_images.ci.commits import WorkingCopy
 from doit_images.ci.since import NEW, STAGED, Comparison, Since, plan_since
+from doit_images.ci.testing.declared import ImageTest
+from doit_images.ci.testing.since import _due
+from doit_images.ci.testing.variants import name_of
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.task_names import PLAIN
 from doit_images.core.compose import project as compose_project
+from doit_images.core.compose.image import Image
 from doit_images.core.engine.client import host_platform
 from doit_images.core.inputs.ignorefile import IgnoreFile
+from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.inputs.resolver import InputResolver
 from doit_images.core.inputs.tree import FileIndex, Tree
 from doit_images.core.inputs.view import View
+from doit_images.core.planning.action import Action
+from doit_images.core.planning.plan import Decision
 from doit_images.ui import ci_jobs
 from tests import forked
 from tests.conftest import ROOT, Lab, examples, needs_docker_command
@@ -600,6 +607,28 @@ def test_an_image_that_only_gets_another_name_is_not_tested_again(history: Histo
     assert {one["name"]: one["reasons"] for one in found["tests"] if one["stale"]} == {
         "live": ["what Compose says of its services changed"]
     }
+
+
+@pytest.mark.parametrize(
+    ("image", "own", "reasons"),
+    [
+        (Action.FRESH, Action.FRESH, None),
+        (Action.RETAG, Action.FRESH, None),
+        (Action.BUILD, Action.FRESH, "its image `web` is another"),
+        (Action.BROKEN, Action.FRESH, "its image `web` is another"),
+        (Action.FRESH, Action.BUILD, "why"),
+        (Action.FRESH, Action.BROKEN, "why"),
+    ],
+)
+def test_a_test_is_due_where_its_image_or_what_it_sees_is_built_or_broken(
+    image: Action, own: Action, reasons: str | None
+) -> None:
+    inputs = ImageInputs(Image("web", "web", "/x"), Path("/x"))
+    test = ImageTest("web", "web", target="test")
+    decided = {"web": Decision("web", image, (), inputs), name_of(test): Decision("web", own, ("why",), inputs)}
+    due = _due(test, decided)
+    assert (due.stale, due.reasons) == (reasons is not None, (reasons,) if reasons else ())
+    assert due.problem == ("why" if own == Action.BROKEN else "")
 
 
 @needs_docker_command

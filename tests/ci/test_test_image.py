@@ -8,6 +8,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +25,7 @@ from doit_images.ci.testing.attempt import Trial, ended, hidden_lines
 from doit_images.ci.testing.command import options_for
 from doit_images.ci.testing.declared import ImageTest, declared
 from doit_images.ci.testing.isolation import own_stages, problem
-from doit_images.ci.testing.planned import Planned, _planned
+from doit_images.ci.testing.planned import DUE, NEVER, UNKNOWN, Planned, _planned
 from doit_images.core.base import checked_json, places
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.masking import masker
@@ -294,26 +295,64 @@ def test_the_end_to_end_tests_leave_a_file_without_secrets_and_none_with(
     assert not raw[0].is_relative_to(tmp_path / "ci")  # a killed run leaves it where nobody collects it
 
 
+WEB = ImageInputs(Image("web", "web", "/x"), Path("/x"), platforms=("linux/amd64", "linux/arm64"), fingerprint="f")
+
+
+def planned_on(
+    web: ImageInputs, platform: str = "linux/amd64", inputs: ImageInputs = WEB, cache: bool = True
+) -> Planned:
+    """What is planned for a test that sees ``inputs`` and runs on the image ``web`` on an engine of this platform."""
+    run: Any = SimpleNamespace(
+        local_images=SimpleNamespace(snapshot=lambda: SimpleNamespace(platform=platform)),
+        planner=SimpleNamespace(
+            made_of=lambda *_: {"web/test": inputs, "web": web},
+            decide=lambda _: None,
+            content_after=lambda _: "sha256:0",
+        ),
+    )
+    resolver: Any = None
+    return _planned(run, ImageTest("web", "web", target="test", network="", cache=cache), resolver)
+
+
 def test_what_passed_on_one_platform_did_not_pass_on_another() -> None:
     """An image for several platforms has one fingerprint, and is tested on that of the engine."""
-    inputs = ImageInputs(
-        Image("web", "web", "/x"), Path("/x"), platforms=("linux/amd64", "linux/arm64"), fingerprint="f"
-    )
+    assert planned_on(WEB).fingerprint == planned_on(WEB).fingerprint
+    assert planned_on(WEB).fingerprint != planned_on(WEB, "linux/arm64").fingerprint
 
-    def on(platform: str) -> str:
-        run: Any = SimpleNamespace(
-            local_images=SimpleNamespace(snapshot=lambda: SimpleNamespace(platform=platform)),
-            planner=SimpleNamespace(
-                made_of=lambda *_: {"web/test": inputs, "web": inputs},
-                decide=lambda _: None,
-                content_after=lambda _: "sha256:0",
-            ),
-        )
-        resolver: Any = None
-        return _planned(run, ImageTest("web", "web", target="test", network=""), resolver).fingerprint
 
-    assert on("linux/amd64") == on("linux/amd64")
-    assert on("linux/amd64") != on("linux/arm64")
+@pytest.mark.parametrize(
+    ("web", "more", "why"),
+    [
+        (replace(WEB, image=replace(WEB.image, no_cache=True)), {}, DUE),
+        (replace(WEB, image=replace(WEB.image, no_cache_filter=("app",))), {}, DUE),
+        (replace(WEB, bases={"python": "sha256:1", "debian": ""}), {}, UNKNOWN),
+        (WEB, {"inputs": replace(WEB, bases={"python": ""})}, UNKNOWN),
+        (WEB, {"cache": False}, NEVER),
+    ],
+)
+def test_where_what_it_runs_on_is_not_known_beforehand_no_pass_counts(
+    web: ImageInputs, more: dict[str, Any], why: str
+) -> None:
+    """A pass is looked up by the fingerprint."""
+    planned = planned_on(web, **more)
+    assert (planned.fingerprint, planned.reasons) == ("", (why,))
+
+
+@pytest.mark.parametrize("moved", [(True, False), (False, True), (False, False)])
+def test_of_several_runs_none_may_have_seen_what_was_edited_meanwhile(
+    monkeypatch: pytest.MonkeyPatch, moved: tuple[bool, ...]
+) -> None:
+    told: list[str] = []
+    trials = iter(Trial(0, 0.0, 1.0, moved=one) for one in moved)
+    planned = Planned(ImageTest("web", "web", command=("true",)), WEB, "f")
+    monkeypatch.setattr(act, "plan", lambda *_, **__: {"web": planned})
+    monkeypatch.setattr(act, "_attempt", lambda *_, **__: next(trials))
+    monkeypatch.setattr(act, "_leave", lambda *_: None)
+    monkeypatch.setattr(act, "_keep", lambda *_: told.append("kept"))
+    run: Any = SimpleNamespace(events=SimpleNamespace(say=told.append), history=None)
+    monkeypatch.setattr(act, "expected_seconds", lambda history, refs: {})
+    act.run_test(run, "web", runs="2")
+    assert told[-1] == (f"web: {act.MOVED}" if any(moved) else "kept")
 
 
 def test_what_passed_on_something_that_was_not_known_before_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:

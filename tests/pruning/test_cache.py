@@ -18,15 +18,17 @@ import pytest
 
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from doit_images.ci import cache_records
-from doit_images.core.base import lock
+from doit_images.core.base import checked_json, lock
 from doit_images.core.base.errors import UserError
+from doit_images.core.base.timestamps import DAY
 from doit_images.core.building import context
-from doit_images.core.engine.client import CacheRecord, Engine
+from doit_images.core.engine.client import CacheRecord, Engine, LocalImage
+from doit_images.core.engine.labels import FINGERPRINT
 from doit_images.core.history.store import Build, StepRecord
 from doit_images.core.planning.reasons import DUE, NO_CACHE
-from doit_images.pruning import disk_usage, repairs
+from doit_images.pruning import cache_prune, disk_usage, repairs
 from doit_images.pruning.cache_prune import prune_argv
-from doit_images.pruning.prune import Item, ItemKind, choose
+from doit_images.pruning.prune import ANY_AGE, Item, ItemKind, choose
 from doit_images.share import cache_mounts
 from doit_images.ui import cache_view
 from tests import loopback
@@ -516,6 +518,55 @@ def test_records_that_lie_on_others_go_first_and_busy_ones_stay() -> None:
     ]
     chosen = choose(disk_usage.build_cache(ItemKind.ENGINE, records, 100.0), 1.0, 0)
     assert [item.key for item, _ in chosen.gone] == ["above", "below"]
+
+
+def test_what_was_agreed_to_stays_where_it_was_used_since(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a dedicated builder says of its records is in round figures, so there it goes by what was agreed alone."""
+    items = [
+        Item("used since", ItemKind.IMAGE, "", idle=5.0),
+        Item("used before", ItemKind.IMAGE, "", idle=90.0),
+        Item("came since", ItemKind.IMAGE, "", idle=90.0),
+        Item("record", ItemKind.BUILDER, "", idle=5.0),
+    ]
+    monkeypatch.setattr(disk_usage, "all_items", lambda run: items)
+    run = SimpleNamespace(settings=SimpleNamespace(cache_max_size=0))
+    agreed, asked = {"used since", "used before", "record"}, time.time() - 60
+    gone = cache_prune._choose_unused(run, ANY_AGE, agreed, asked).gone
+    assert {item.key for item, _ in gone} == {"used before", "record"}
+
+
+def test_folders_of_other_projects_go_when_their_file_is_gone_or_they_are_old(tmp_path: Path) -> None:
+    """Never that of the project itself, nor one that is alive."""
+    for name, days in {"own": 90, "alive": 29, "old": 31, "gone": 0}.items():
+        file = tmp_path / name / "project.json"
+        if name != "gone":
+            (tmp_path / f"{name}.yml").touch()
+        checked_json.remember(file, {"project": {"files": [str(tmp_path / f"{name}.yml")]}})
+        os.utime(file.parent, (time.time() - days * DAY,) * 2)
+    run = SimpleNamespace(
+        common=tmp_path,
+        folder=tmp_path / "own",
+        expected=SimpleNamespace(builds={}),
+        project=SimpleNamespace(images={}, directory=tmp_path),
+        settings=SimpleNamespace(cache_dir="", cache_max_age=30 * DAY),
+    )
+    found = {item.name for item in disk_usage.files(run, time.time())}
+    assert found == {"gone, whose Compose file is gone", "old, a project of this folder"}
+
+
+@pytest.mark.parametrize(
+    ("tags", "users", "why"),
+    [
+        (("app/one:in-0123456789abcdef",), {"id": ("web", "more")}, "the container web was made from it"),
+        (("app/one:in-0123456789abcdef", "app/one:1"), {}, "it is also called `app/one:1`"),
+        (("app/one:building-1795505378-0a1b2c3d4e5f",), {}, "a build may be making or using it"),
+        (("app/one:building-1795505000-0a1b2c3d4e5f",), {"another": ("web",)}, ""),
+        (("app/one:in-0123456789abcdef",), {}, ""),
+    ],
+)
+def test_what_is_in_use_stays(tags: tuple[str, ...], users: dict[str, tuple[str, ...]], why: str) -> None:
+    one = LocalImage("id", tags, {FINGERPRINT: "0123456789abcdef" * 4})
+    assert disk_usage._in_use(one, users, {"app/one"}, 1795505300.0 + DAY) == why
 
 
 def test_what_a_record_shares_with_an_image_counts_as_the_images() -> None:

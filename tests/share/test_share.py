@@ -1000,23 +1000,25 @@ def test_the_index_answers_first_and_the_registry_for_the_rest(
         assert "9" not in machine(holds=None).look({"9": wanted("9")})
 
 
-@pytest.mark.parametrize("lost", [False, True])
-def test_who_was_stopped_for_longer_than_its_lease_pushes_and_tells_nothing(
-    monkeypatch: pytest.MonkeyPatch, docker_says: Callable[..., DockerCommand], lost: bool
+@pytest.mark.parametrize(("write", "lost"), [(True, False), (True, True), (False, False)])
+def test_who_may_not_push_or_was_stopped_for_longer_than_its_lease_pushes_and_tells_nothing(
+    monkeypatch: pytest.MonkeyPatch, docker_says: Callable[..., DockerCommand], write: bool, lost: bool
 ) -> None:
     inputs, noted = made("base"), Events()
     turn = shared_ref_of(inputs, "linux/amd64")
     assert turn
     told: list[str] = []
+    events: list[object] = []
+    noted.listen(events.append)
     monkeypatch.setattr(build_target, "layout_of", lambda run, image: None)
     monkeypatch.setattr(build_target, "inline_tags", lambda run: ())
-    docker, (one, _) = docker_says(""), sharing(monkeypatch, lambda *words: None)
+    docker, (one, _) = docker_says(""), sharing(monkeypatch, lambda *words: None, write)
     index = SimpleNamespace(publish=told.extend)
     coordinator = SimpleNamespace(on=True, index=index, lost=lambda what: what == turn.turn and lost)
     run: Any = SimpleNamespace(
         events=noted,
         engine=FakeEngine(),
-        settings=SimpleNamespace(cache_write=True),
+        settings=SimpleNamespace(cache_write=write),
         local_images=SimpleNamespace(
             changed=lambda: None, snapshot=FakeEngine().snapshot, on_own_base=lambda bases: False
         ),
@@ -1026,7 +1028,8 @@ def test_who_was_stopped_for_longer_than_its_lease_pushes_and_tells_nothing(
     decision = Decision("base", Action.BUILD, (), inputs)
     local_image = LocalImage("id", labels={INPUT_DIGEST: inputs.input_digest, PARENTS: ""})
     assert publish.give(machines, decision, local_image, 1.0) is None
-    assert (len(docker.asked), told) == ((0, []) if lost else (1, [turn.fingerprint]))
+    assert (len(docker.asked), told) == ((1, [turn.fingerprint]) if write and not lost else (0, []))
+    assert any("pushing to" in str(event) for event in events) == (write and not lost)
 
 
 def test_a_build_without_a_registry_loads_no_client_of_one() -> None:

@@ -203,13 +203,14 @@ def liar(tmp_path: Path) -> Iterator[Liar]:
     one.server.shutdown()
 
 
-@pytest.mark.parametrize("what", ["layer", "manifest", "index"])
-def test_what_is_not_what_its_digest_says_is_not_taken(liar: Liar, tmp_path: Path, what: str) -> None:
+@pytest.mark.parametrize(("what", "more"), [("layer", b""), ("layer", b" "), ("manifest", b" "), ("index", b" ")])
+def test_what_is_not_what_its_digest_says_is_not_taken(liar: Liar, tmp_path: Path, what: str, more: bytes) -> None:
+    """Neither where it is longer than it should be, nor where it is just as long."""
     digest, config = layout(tmp_path / "one", dict.fromkeys(BOTH, "o1"))
     index = json.loads(oci_transfer.blob_of(tmp_path / "one", digest).read_bytes())
     digests = {"layer": f"sha256:{hashlib.sha256(b'the layer of arm64').hexdigest()}", "index": digest}
     wrong = digests.get(what, index["manifests"][1]["digest"])
-    liar.lies[wrong] = oci_transfer.blob_of(tmp_path / "one", wrong).read_bytes().replace(b"arm64", b"evil!") + b" "
+    liar.lies[wrong] = oci_transfer.blob_of(tmp_path / "one", wrong).read_bytes().replace(b"arm64", b"evil!") + more
     two = tmp_path / "two"
     two.mkdir()
     (two / "index.json").write_text('{"schemaVersion": 2, "manifests": []}')
@@ -219,6 +220,16 @@ def test_what_is_not_what_its_digest_says_is_not_taken(liar: Liar, tmp_path: Pat
     assert oci_transfer.whole(two, config, BOTH, {}) == ""
     assert json.loads((two / "index.json").read_text())["manifests"] == []
     assert not [path for path in (two / "blobs" / "sha256").iterdir() if path.name.startswith(".")]
+
+
+def test_a_blob_that_is_longer_than_was_said_is_not_read_to_its_end(liar: Liar, tmp_path: Path) -> None:
+    """Whoever signed a manifest signed its sizes: a disk is not filled with what nobody promised."""
+    digest = put(tmp_path / "one", b"12345")
+    with pytest.raises(NoImage, match="wrong digest"):
+        liar.registry.take_blob("app/auth", digest, tmp_path / "blob", 4)
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+    liar.registry.take_blob("app/auth", digest, tmp_path / "blob", 5)
+    assert (tmp_path / "blob").read_bytes() == b"12345"
 
 
 def test_a_signed_url_is_not_told_and_gets_no_login(

@@ -148,11 +148,15 @@ def test_an_archive_that_cannot_be_used_changes_nothing(stack: Stack, tmp_path: 
         ('{"format": 1, "project": "p", "made": "t", "stores": {"a": {"file": "../x", "bytes": 0, "version": "",'
          ' "parts": [], "sha256": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}}}',
          "this archive is damaged: a file has the wrong checksum"),
+        ('{"format": 1, "project": "p", "made": "t", "stores": {"a": {"file": "own", "bytes": 4, "version": "",'
+         ' "parts": [], "sha256": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}}}',
+         "own: this archive is damaged: a file has the wrong checksum"),
     ],
 )  # fmt: skip
 def test_a_manifest_is_not_believed(tmp_path: Path, content: str | None, says: str) -> None:
     (tmp_path / "x").touch()
     (tmp_path / "archive").mkdir()
+    (tmp_path / "archive/own").write_text("else")
     if content is not None:
         (tmp_path / "archive/manifest.json").write_text(content)
     with pytest.raises(UserError, match=says):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -390,6 +391,29 @@ def test_a_volume_that_compose_did_not_make_is_not_written_to(monkeypatch: pytes
     )
     with pytest.raises(UserError, match="mine has data already, in mine_data"):
         seed.seed(run, compose, "other", {})
+
+
+@pytest.mark.parametrize(
+    ("example", "other", "same"),
+    [
+        ("A=change-me\nPORT=80\n", "A=one\nPORT=81\n", True),
+        ("A=change-me\nPORT=80\n", "A=two\nPORT=80\n", False),
+        ("A=change-me\n", None, False),
+        ("PORT=80\n", "A=two\n", True),
+    ],
+)
+def test_data_comes_only_from_where_the_passwords_are_the_same(
+    tmp_path: Path, example: str, other: str | None, same: bool
+) -> None:
+    for name in ("mine", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "mine/.env.example").write_text(example)
+    (tmp_path / "mine/.env").write_text("A=one\nPORT=80\n")
+    if other is not None:
+        (tmp_path / "other/.env").write_text(other)
+    differ = pytest.raises(UserError, match=f"passwords of {tmp_path}/other/.env, which differ")
+    with contextlib.nullcontext() if same else differ:
+        seed._same_passwords(tmp_path / "mine", Choice("it", "other", str(tmp_path / "other"), ""))
 
 
 class Tree(Stack):

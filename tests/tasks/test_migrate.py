@@ -8,10 +8,11 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -22,7 +23,7 @@ from doit_images.stack import secrets
 from doit_images.stack.backup import MANIFEST
 from doit_images.stack.containers import Container, Containers, Event
 from doit_images.stack.ephemeral_stack import free_port
-from tasks import journal
+from tasks import journal, migrate
 from tasks.compared import DataPart, differences, parts
 from tasks.journal import Before, Journal, Phase, held_tag
 from tasks.migrate import Found, Replacement, changes_between, downtime, found
@@ -613,6 +614,40 @@ def test_the_journal_is_kept_whole(tmp_path: Path) -> None:
     path.write_text('{"phase": "elsewhere"}')
     with pytest.raises(UserError, match="cannot be read"):
         journal.read(path)
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+def test_what_goes_wrong_leads_back_once_and_only_before_all_is_healthy(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, phase: Phase
+) -> None:
+    """Where what ran before does not get well either, somebody has to look."""
+    done: list[Phase] = []
+
+    def step(at: Phase, to: Phase | None) -> Callable[[object], Phase | None]:
+        def act(way: object) -> Phase | None:
+            if at in done:
+                raise SystemExit(f"{at} for the second time")
+            done.append(at)
+            if at == phase:
+                raise UserError(f"{at} failed")
+            return to
+
+        return act
+
+    then = {Phase.ROLLING_BACK: Phase.UNDONE}
+    monkeypatch.setattr(migrate, "_STEPS", {at: step(at, then.get(at)) for at in Phase})
+    monkeypatch.setattr(Containers, "events", lambda self: nullcontext(None))
+    run = SimpleNamespace(project=SimpleNamespace(name="p"), common=tmp_path, environ={})
+    if phase in (Phase.SAVING, Phase.SWITCHING, Phase.STARTING):
+        migrate._go_on(run, Journal(phase))
+        assert done == [phase, Phase.ROLLING_BACK, Phase.UNDONE]
+        kept = journal.read(journal.path_of(run))
+        assert kept is not None
+        assert (kept.phase, kept.reason) == (Phase.UNDONE, f"{phase} failed")
+    else:
+        with pytest.raises(UserError, match=f"{phase} failed"):
+            migrate._go_on(run, Journal(phase))
+        assert done == [phase]
 
 
 def test_what_runs_says_what_an_interrupted_migration_left() -> None:

@@ -27,7 +27,7 @@ Maintainer: somebody <somebody@example.org>
 Description: time zones
 """
 LISTED = """== auth
-openssl/stable-security 3.5.2-1 amd64 [upgradable from: 3.5.1-1]
+openssl/stable-security,stable 3.5.2-1 amd64 [upgradable from: 3.5.1-1]
 tzdata/stable-updates,stable 2026b-0 all [upgradable from: 2025a-0]
 Listing...
 == redis

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from doit_images.core.building import build_target, fetch, results
+from doit_images.core.base.errors import UserError
+from doit_images.core.building import build_image, build_target, fetch, results
 from doit_images.core.building.attempt import Attempt, BuiltImage, ImageBuild, InputsChanged
+from doit_images.core.building.parents import PinnedParents
 from doit_images.core.engine import temporary_tag
 from doit_images.core.engine.client import ImageConfig, LocalImage, Snapshot
 from doit_images.core.engine.labels import INPUT_DIGEST, PARENTS
@@ -44,6 +47,9 @@ class SeemingRun:
 
     def snapshot(self) -> Snapshot:
         return self.held
+
+    def base(self, ref: str, platform: str) -> tuple[str, None]:
+        return ref, None
 
     def changed(self) -> None:
         self.said.append("asked anew")
@@ -120,6 +126,38 @@ def test_a_file_that_was_written_to_is_named_and_a_folder_can_be_proved() -> Non
     other = Attempt(1, proves=replace(folder.result, image_id="id-other") if folder.result else None)
     assert str(changed(SeemingRun(), other, moved([], ["/src/d"]))) == "something came or went in `d`"
     assert str(changed(SeemingRun(), again, moved(["/src/a"], []))) == "`a` was written to or replaced"
+
+
+@pytest.mark.parametrize(("when", "said"), [("later", None), ("before", "its base `python:3` was given a name")])
+def test_a_base_that_was_given_a_name_while_it_was_built_has_to_be_proved(when: str, said: str | None) -> None:
+    """It may have been another image for that time; one that is pinned cannot be."""
+    on_bases = replace(APP, read_for=dict.fromkeys(("python:3", "debian@sha256:1"), ("linux/amd64",)))
+    decision = DECISION._replace(inputs=on_bases)
+    tagged = {"python:3": when}
+    why = ImageBuild(SeemingRun(decision), decision, Attempt())._changed(moved(), tagged, "id-made")
+    assert (why and str(why)) == said
+    if why:
+        assert (
+            ImageBuild(SeemingRun(decision), decision, Attempt(1, proves=why.result))._changed(
+                moved(), tagged, "id-made"
+            )
+            is None
+        )
+
+
+def test_a_parent_that_the_engine_lost_meanwhile_is_named() -> None:
+    pins = PinnedParents({"base": "a reference"}, {"base": "id-base", "more": "id-more"}, {})
+    run = SeemingRun(held=engine(*(LocalImage(f"id-{name}", (f"{name}:1",)) for name in ("base", "more"))))
+    assert (pins.lost(run), run.said) == ("", ["asked anew"])
+    assert pins.lost(SeemingRun(held=engine(LocalImage("id-base", ("base:1",))))) == "more"
+    assert PinnedParents({}, {}, {}).lost(SeemingRun()) == ""
+
+
+@pytest.mark.parametrize(("made", "good"), [("linux/amd64", True), ("linux/arm64", False)])
+def test_what_was_built_for_another_platform_is_refused(made: str, good: bool) -> None:
+    refused = pytest.raises(UserError, match="app: linux/arm64 was built, and linux/amd64 is wanted")
+    with contextlib.nullcontext() if good else refused:
+        build_image._refuse_foreign(SeemingRun(platform=made), DECISION, "id-made", None)
 
 
 # ---- a pull
