@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ from benchmarks import mutants
 from benchmarks.mutants import Score, noticed, report, score_of
 from doit_images.core.base import commands
 from doit_images.core.base.commands import Done
-from tasks import checks
+from tasks import ROOT, checks
 
 CODES = {
     "a.x_f__mutmut_1": 1,
@@ -84,3 +87,24 @@ def test_too_few_that_are_noticed_are_a_failure(mutmut: list[list[str]], capsys:
 def test_where_nothing_was_tried_nothing_is_measured(mutmut: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mutants, "_noted", lambda folder: iter([("a", {"a.x_f__mutmut_1": None})]))
     assert "mutmut tried nothing" in str(checks.run_mutants([]))
+
+
+def test_every_test_that_is_said_to_kill_a_mutant_is_there() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/mutants.md").read_text()))
+    there = {
+        name for path in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
+    }
+    assert len(named) > 20
+    assert named <= there
+
+
+def test_what_mutmut_is_told_is_there() -> None:
+    """Else it tries nothing, or runs no test, and says neither."""
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mutmut"]
+    judged = [f"{module.replace('.', '/')}.py" for module in mutants.JUDGED]
+    for path in judged:
+        assert (ROOT / path).is_file(), path
+        assert path.split("/")[0] in told["source_paths"], path
+        assert any(fnmatch.fnmatch(path, pattern) for pattern in told["only_mutate"]), path
+    for path in (*told["source_paths"], *told["also_copy"], *told["pytest_add_cli_args_test_selection"]):
+        assert (ROOT / path).exists(), path
