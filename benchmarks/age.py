@@ -24,16 +24,18 @@ _IMAGES = ("docker", "services", "docker-compose.optimized.yml", "docker-compose
 
 class Figure(NamedTuple):
     """A file of figures: what it measures (paths), and how it is measured again: the words behind our Python, those
-    that measure it with ``also`` another engine, and whether what that prints is the file."""
+    that measure it with ``also`` another engine, and whether what that prints is the file. ``needs`` is what the script
+    is given that is not here: then somebody has to start it by hand."""
 
     paths: tuple[str, ...]
     words: tuple[str, ...]
     printed: bool = False
     also: tuple[str, ...] = ()
+    needs: str = ""
 
 
-def _script(name: str, *paths: str, words: tuple[str, ...] = (), also: tuple[str, ...] = ()) -> Figure:
-    return Figure((f"benchmarks/{name}.py", *paths), (f"benchmarks/{name}.py", *words), also=also)
+def _script(name: str, *paths: str, words: tuple[str, ...] = (), also: tuple[str, ...] = (), needs: str = "") -> Figure:
+    return Figure((f"benchmarks/{name}.py", *paths), (f"benchmarks/{name}.py", *words), also=also, needs=needs)
 
 
 _NEWEST = ("--engine", "testing")
@@ -49,14 +51,19 @@ FIGURES = {
     "ci_commit": _script(
         "ci_commit", *_BUILDS, "doit_images/ci/testing", "doit_images/ci/results", "doit_images/stack"
     ),
+    "ci_minutes": _script("ci_minutes", *_BUILDS, "doit_images/ci", needs="clones of public repositories"),
     "cold": _script("cold", *_BUILDS, *_IMAGES, also=_NEWEST),
     "dedicated": _script("dedicated", *_BUILDS),
     "fleet": _script("fleet", *_BUILDS, "doit_images/share", words=("--images", "300", "--minutes", "6")),
     "load": _script("load", "services", "docker"),
     "many_images": _script("many_images", "doit_images/share"),
+    "memory_cutoff": _script("memory_cutoff", "benchmarks/memory_inside.py", "services/memory", needs="XQuAD"),
     "memory_recall": _script("memory_recall", "benchmarks/memory_inside.py", "services/memory", "docker/postgres"),
     "nothing_changed": _script("nothing_changed", *_BUILDS, also=_NEWEST),
     "one_change": _script("one_change", *_BUILDS, "docker/base-python", "docker/auth", also=_NEWEST),
+    "replay_history": _script(
+        "replay_history", "benchmarks/judge.py", *_BUILDS, "doit_images/ci", needs="clones of public repositories"
+    ),
     "reproducible": _script("reproducible", *_IMAGES),
     "scheduling": _script("scheduling", *_BUILDS),
     "shared": _script("shared", *_BUILDS, *_IMAGES, "doit_images/share"),
@@ -66,12 +73,13 @@ FIGURES = {
 
 
 def older_runs(name: str, runs: Iterable[str]) -> set[str]:
-    """Those among a benchmark's runs (each as ``date, commit``) after whose commit the code that it measures changed;
-    also those whose commit is not of this history, or is not said. Without git nothing is known to be older."""
+    """Those among a benchmark's runs (each as ``date, commit``, and what else is said of it) after whose commit the
+    code that it measures changed; also those whose commit is not of this history, or is not said. Without git nothing
+    is known to be older."""
     figure = FIGURES.get(name)
     if figure is None or not commands.answer(["git", "-C", str(ROOT), "rev-parse", "HEAD"]):
         return set()
-    return {run for run in runs if not _is_of_today(run.rpartition(", ")[2].rstrip("+"), figure.paths)}
+    return {run for run in runs if not _is_of_today(f"{run}, ".split(", ")[1].rstrip("+"), figure.paths)}
 
 
 def _is_of_today(commit: str, paths: Iterable[str]) -> bool:
@@ -80,11 +88,20 @@ def _is_of_today(commit: str, paths: Iterable[str]) -> bool:
 
 
 def runs_of(content: Mapping[str, Any]) -> list[str]:
-    """The runs whose figures a file holds."""
-    if "runs" in content:
-        return list({*content["runs"], *(row["run"] for row in content["rows"])})
-    machine = content["machine"]
-    return [f"{machine.get('date', '')}, {machine.get('commit', '')}"]
+    """The runs whose figures a file holds, as its rows (``run``) and the machines that it names say, wherever these
+    stand."""
+    found: dict[str, None] = {}
+    for key, value in content.items():
+        if key == "run":
+            found[value] = None
+        elif key == "machine":
+            found[f"{value.get('date', '')}, {value.get('commit', '')}"] = None
+        elif key == "runs" and isinstance(value, dict):  # in the row of a comparison it is a number
+            found |= dict.fromkeys(value)
+        else:
+            inner = value if isinstance(value, list) else [value]
+            found |= dict.fromkeys(run for each in inner if isinstance(each, dict) for run in runs_of(each))
+    return [*found]
 
 
 def stale(folder: Path = HERE) -> Iterator[tuple[str, str]]:

@@ -17,6 +17,8 @@ from doit_images.core.run import Run
 def measure(name: str, folder: Path = HERE) -> None:
     """Measure one again, with its progress on standard error; ``UserError`` when that fails, and its figures stay."""
     figure = FIGURES[name]
+    if figure.needs:
+        raise UserError(f"{name} needs {figure.needs}", remedy=f"the first lines of {figure.words[0]} say how")
     for also in ((), figure.also) if figure.also else ((),):
         argv = [sys.executable, *figure.words, *also]
         with tempfile.TemporaryFile() as file:
@@ -39,7 +41,7 @@ def refresh(run: Run, names: Sequence[str], only_say: bool) -> None:
     found = {name: why for name, why in stale() if not names or name in names}
     for name, why in found.items():
         print(f"{name}: {why}")
-    wanted = list(names or found)
+    wanted = list(names or (name for name in found if not FIGURES[name].needs))
     if only_say or not wanted:
         print(f"{len(found)} of {len(FIGURES)} figures are older than what they measure")
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,34 @@ def test_a_figure_is_old_when_what_it_measures_changed(history: Path) -> None:
     now = commit(history, "benchmarks/x.py")
     assert age.older_runs("x", [f"then, {at}", f"now, {now}"]) == {f"then, {at}"}
     assert age.older_runs("x", ["then, 1234567890", "then, ", ""]) == {"then, 1234567890", "then, ", ""}
+    assert age.older_runs("x", [f"now, {now}, Engine 26.1", f"then, {at}, load 2"]) == {f"then, {at}, load 2"}
+
+
+@pytest.mark.parametrize(
+    ("content", "runs"),
+    [
+        ({"machine": {"date": "then", "commit": "1"}, "rows": [{"value": 1}]}, ["then, 1"]),
+        ({"runs": {"then, 1": MACHINE}, "rows": [{"run": "then, 2"}], "timings": {}}, ["then, 1", "then, 2"]),
+        (
+            {"a/b": {"ours": 1, "run": "then, 1"}, "c/d": {"run": "then, 2, Engine 26"}},
+            ["then, 1", "then, 2, Engine 26"],
+        ),
+        (
+            {"tests": {"machine": {"date": "then", "commit": "1"}}, "all": {"a/b": {"run": "then, 2"}}},
+            ["then, 1", "then, 2"],
+        ),
+    ],
+)
+def test_the_runs_of_every_kind_of_file_are_found(content: dict[str, Any], runs: list[str]) -> None:
+    """Else a figure has no age."""
+    assert age.runs_of(content) == runs
+
+
+def test_every_kept_figure_has_a_run_and_a_commit() -> None:
+    for path in sorted(age.HERE.glob("*.json")):
+        runs = age.runs_of(json.loads(path.read_text()))
+        assert runs, path.name
+        assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d, [0-9a-f]{7,40}", run) for run in runs), path.name
 
 
 def test_what_is_stale_says_why(history: Path) -> None:
@@ -73,9 +102,7 @@ def test_what_is_stale_says_why(history: Path) -> None:
 
 
 def test_every_file_of_figures_can_be_measured_again_and_what_it_measures_is_there() -> None:
-    kept = {path.stem for path in age.HERE.glob("*.json")}
-    # Two need histories, the other a set of questions, that are not here.
-    assert kept - set(age.FIGURES) <= {"replay_history", "ci_minutes", "memory_cutoff"}
+    assert {path.stem for path in age.HERE.glob("*.json")} <= set(age.FIGURES)
     for figure in age.FIGURES.values():
         for path in figure.paths:
             assert (age.HERE.parent / path).exists(), path
@@ -162,6 +189,9 @@ def test_figures_are_said_or_measured(monkeypatch: pytest.MonkeyPatch, capsys: p
     with pytest.raises(UserError, match="cold could not be measured; all others were"):
         figures.refresh(run, [], only_say=False)
     assert measured == ["cold", "README", "load", "README"]
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="memory_cutoff needs XQuAD"):
+        figures.measure("memory_cutoff")
     with pytest.raises(UserError, match="no figures named 'x'"):
         figures.refresh(run, ["x"], only_say=True)
 
