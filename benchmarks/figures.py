@@ -13,6 +13,8 @@ from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError, meant
 from doit_images.core.run import Run
 
+_REMEDY = "python benchmarks/readme.py"
+
 
 def measure(name: str, folder: Path = HERE) -> None:
     """Measure one again, with its progress on standard error; ``UserError`` when that fails, and its figures stay."""
@@ -34,7 +36,8 @@ def measure(name: str, folder: Path = HERE) -> None:
 
 def refresh(run: Run, names: Sequence[str], only_say: bool) -> None:
     """Say which figures are stale, and why; measure them (or those of these names) unless it should ``only_say`` so,
-    and write the README's tables anew. What cannot be measured does not keep the others from it. ``UserError``."""
+    and write the README's tables anew. What cannot be measured does not keep the others from it. ``UserError``, also
+    where it should only say so and the README shows an older figure without its mark."""
     for name in names:
         if name not in FIGURES:
             raise UserError(f"there are no figures named {name!r}", remedy=meant(name, FIGURES))
@@ -44,6 +47,9 @@ def refresh(run: Run, names: Sequence[str], only_say: bool) -> None:
     wanted = list(names or (name for name in found if not FIGURES[name].needs))
     if only_say or not wanted:
         print(f"{len(found)} of {len(FIGURES)} figures are older than what they measure")
+        if only_say and (lines := list(readme.unmarked())):
+            shown = "\n".join(lines)
+            raise UserError(f"shown without the mark of what is older than its code:\n{shown}", remedy=_REMEDY)
         return
     failed = []
     for number, name in enumerate(wanted, 1):

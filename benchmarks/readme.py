@@ -87,6 +87,17 @@ def without_age(text: str) -> str:
     return text.replace(_OLDER, "")
 
 
+def unmarked() -> Iterator[str]:
+    """The lines of both READMEs that show a figure as if it were of today's code, as they would be with its mark."""
+    for path, text in ((README, judged()), (EVERY, every())):
+        shown = path.read_text().splitlines()
+        yield from (f"{path.parent.name}/{path.name}: {line}" for line in text.splitlines() if _lacks_mark(line, shown))
+
+
+def _lacks_mark(line: str, shown: Sequence[str]) -> bool:
+    return _OLDER in line and line not in shown
+
+
 def _newest(found: dict[str, Any]) -> Iterator[str]:
     """What we are judged by, with the newest engine and peers."""
     machine = found["machine"]

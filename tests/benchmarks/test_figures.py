@@ -182,6 +182,7 @@ def test_figures_are_said_or_measured(monkeypatch: pytest.MonkeyPatch, capsys: p
     monkeypatch.setattr(figures, "stale", lambda: iter([("cold", "changed"), ("load", "was never measured")]))
     monkeypatch.setattr(figures, "measure", take)
     monkeypatch.setattr(readme, "write", lambda: measured.append("README"))
+    monkeypatch.setattr(readme, "unmarked", lambda: iter(()))
     run: Any = Told()
     figures.refresh(run, [], only_say=True)
     assert measured == []
@@ -194,6 +195,23 @@ def test_figures_are_said_or_measured(monkeypatch: pytest.MonkeyPatch, capsys: p
         figures.measure("memory_cutoff")
     with pytest.raises(UserError, match="no figures named 'x'"):
         figures.refresh(run, ["x"], only_say=True)
+
+
+def test_who_asks_what_is_stale_fails_where_the_readme_does_not_say_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("README", "EVERY"):
+        monkeypatch.setattr(readme, name, tmp_path / name)
+        (tmp_path / name).write_text("a figure.\n")
+    monkeypatch.setattr(figures, "stale", lambda: iter([]))
+    monkeypatch.setattr(readme, "judged", lambda: "a figure.")
+    monkeypatch.setattr(readme, "every", lambda: "another †.")
+    run: Any = Told()
+    with pytest.raises(UserError, match=r"shown without the mark .*\n.*/EVERY: another †\.") as refused:
+        figures.refresh(run, [], only_say=True)
+    assert "readme.py" in str(refused.value)
+    (tmp_path / "EVERY").write_text("another †.\n")
+    figures.refresh(run, [], only_say=True)
 
 
 def test_the_machine_says_when_and_at_which_commit() -> None:
