@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doit_images.core.planning.forecast import remaining_path, wall_seconds
+from doit_images.core.planning.forecast import remaining_path, urgency, wall_seconds
+from tests.core.planning.test_plan import made
 
 STACK: dict[str, list[str]] = {"base": [], "ml": ["base"], "auth": ["base"], "memory": ["ml"], "redis": []}
 SECONDS = {"base": 4.0, "ml": 3.0, "auth": 1.0, "memory": 2.0, "redis": 5.0}
@@ -20,6 +23,15 @@ def graphs(draw: st.DrawFn) -> tuple[dict[str, list[str]], dict[str, float]]:
     }
     seconds = {name: float(draw(st.integers(0, 9))) for name in parents}
     return parents, seconds
+
+
+def test_what_others_wait_for_longest_is_most_urgent() -> None:
+    """A second where nobody knows how long it takes, and none for what another service builds."""
+    declared = {name: made(name, parents={name: name for name in parents}) for name, parents in STACK.items()}
+    copy = declared["redis"]
+    declared["redis"] = replace(copy, image=replace(copy.image, duplicate_of="memory"))
+    known = {"base": 4.0, "ml": 3.0, "redis": 5.0}
+    assert urgency(declared, known) == {"base": 8.0, "ml": 4.0, "auth": 1.0, "memory": 1.0, "redis": 0.0}
 
 
 def test_the_stack() -> None:
