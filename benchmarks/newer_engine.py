@@ -2,7 +2,8 @@
 
 Debian's testing suite has it: the engine, its client, buildx and Compose, years ahead of the stable one. apt fetches
 and verifies the packages in folders of its own, so nothing of this machine's apt is touched; they are unpacked, never
-installed, and kept. ``temporary_engine`` starts them beside the engine that is here.
+installed, and kept. ``temporary_engine`` starts them beside the engine that is here. They come from the mirror that
+this machine's apt uses, or from that in ``DEBIAN_MIRROR``, which may be a snapshot: then they are always the same.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ SUITE = "testing"
 FOLDER = ROOT / OWN_FOLDER / "engines"
 _ENGINE = ("docker.io", "docker-cli", "docker-buildx", "docker-compose", "containerd", "runc", "tini-static")
 _PACKAGES = (*_ENGINE, "cosign")  # which judges our signatures
+_MIRROR = "DEBIAN_MIRROR"
 _KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _ASKED_AGAIN_SECONDS = 86400.0
 _LINE = re.compile(r"'[^']+' (?P<file>(?P<package>[^_]+)_(?P<version>[^_]+)_\S+\.deb) \d+ (?P<digest>\S+)")
@@ -105,7 +107,10 @@ def mirror(indextargets: Iterable[str]) -> str:
         of_debian = origin == "Debian" and not codename.endswith("-security") and "@" not in uri
         if of_debian and uri.startswith(("http://", "https://")):
             return uri
-    raise UserError(f"the engine of Debian {SUITE} comes from the mirror that this machine's apt uses, which uses none")
+    raise UserError(
+        f"the engine of Debian {SUITE} comes from the mirror that this machine's apt uses, which uses none",
+        remedy=f"{_MIRROR} names another",
+    )
 
 
 def named(uris: str) -> str:
@@ -119,7 +124,7 @@ def named(uris: str) -> str:
 
 
 def _fetched(folder: Path, known: Path | None) -> Path:
-    source = mirror(indextargets())
+    source = os.environ.get(_MIRROR) or mirror(indextargets())
     missing = [program for program in ("apt-get", "dpkg") if not shutil.which(program)]
     if missing or not _KEYS.exists():
         what = f"needs {', '.join(missing)}" if missing else "needs Debian's keys"
@@ -159,6 +164,8 @@ def _apt_environ(folder: Path, source: str) -> dict[str, str]:
         "APT::Default-Release": "",
         "APT::Sandbox::User": "root",  # the folder need not be readable by apt's own user
         "Acquire::Languages": "none",
+        # A snapshot is signed as it was then.
+        "Acquire::Check-Valid-Until": "false" if source == os.environ.get(_MIRROR) else "true",
     }
     (folder / "apt.conf").write_text("".join(f'{name} "{value}";\n' for name, value in options.items()))
     return {**os.environ, "APT_CONFIG": str(folder / "apt.conf"), "LC_ALL": "C"}

@@ -58,7 +58,6 @@ _MAY_SKIP = (
     "moby/buildkit",
     "buildkitd",
     "no index of packages can be reached",
-    "the mirror that this machine's apt uses, which uses none",
 )
 
 

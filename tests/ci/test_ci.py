@@ -355,6 +355,6 @@ def test_the_workflow_uses_these_tasks_and_may_only_read() -> None:
     assert all(job["permissions"] == {"contents": "read"} and "timeout-minutes" in job for job in jobs)
     steps = [step["run"] for job in jobs for step in job["steps"] if "run" in step]
     commands = [step for step in steps if not step.startswith("sudo apt-get")]  # what a test wants of the machine
-    tasks = [f"./doitw {task}" for task in ("lint", "test_unit", "ci_build", "ci_test")]
-    assert commands == [tasks[0], ".ci/package", ".ci/run", *tasks[1:]]
+    tasks = [f"./doitw {task}" for task in ("lint", "figures --stale", "test_unit", "ci_build", "ci_test")]
+    assert commands == [*tasks[:2], ".ci/package", ".ci/run", *tasks[2:]]
     assert os.access(ROOT / "doitw", os.X_OK)
