@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-from doit_images.advise.patch import spans
+from doit_images.advise.patch import Span, spans
+from doit_images.advise.shell import Command, commands
+from doit_images.advise.steps import Step
 from doit_images.core.inputs.instructions import Instruction
 
 
@@ -64,4 +68,32 @@ def around(text: str) -> dict[int, Around]:
             elif each.name == "WORKDIR":
                 now = replace(now, folder=posixpath.join(now.folder, each.words[0]))
         stages[now.stage] = now
+    return found
+
+
+class Run(NamedTuple):
+    """A RUN that the image reaches: where it stands, its commands, and what holds there."""
+
+    span: Span
+    commands: Sequence[Command]
+    around: Around
+
+
+def runs(text: str, steps: Sequence[Step]) -> list[Run]:
+    """The RUN instructions among these steps of a Dockerfile; none where its escape character is not the backslash."""
+    if re.search(r"^#\s*escape\s*=\s*`", text, re.MULTILINE):
+        return []
+    reached, there = {step.line for step in steps if step.instruction == "RUN"}, around(text)
+    every = [span for span in spans(text) if span.line in reached and not span.instruction.trigger]
+    return [Run(span, commands(span.text), there[span.line]) for span in every]
+
+
+def shipped(text: str, steps: Sequence[Step]) -> set[str]:
+    """The stages that the image is made of, of these steps' last one: this and those that it builds on."""
+    parents = {each.stage: each.parent for each in around(text).values()}
+    found: set[str] = set()
+    name = around(text)[steps[-1].line].stage if steps else ""
+    while name and name not in found:
+        found.add(name)
+        name = parents.get(name, "")
     return found

@@ -10,12 +10,13 @@ later (modules of Go, crates) is mounted wherever its stage runs something, and 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from doit_images.advise.around import Around, around
-from doit_images.advise.patch import Patch, Span, edited, spans
-from doit_images.advise.shell import Command, commands, flags, is_of, with_mounts, without, without_words
+from doit_images.advise.apt import INSTALLS, LISTS, UPDATES, updates_first
+from doit_images.advise.around import Run, around, runs, shipped
+from doit_images.advise.patch import Patch, edited
+from doit_images.advise.shell import flags, is_of, with_mounts, without, without_words
 from doit_images.advise.steps import Step
 from doit_images.core.inputs.instructions import mount_fields
 
@@ -37,13 +38,12 @@ class _Tool(NamedTuple):
 
 
 _APT = _Tool(
-    heads=tuple((name, verb) for name in ("apt-get", "apt") for verb in ("install", "upgrade", "dist-upgrade")),
-    folders=("/var/cache/apt", "/var/lib/apt/lists"),
+    heads=INSTALLS,
+    folders=("/var/cache/apt", LISTS),
     variables="APT_CONFIG",
     cleans=(("apt-get", "clean"), ("apt", "clean")),
     locked=True,
 )
-_UPDATE = (("apt-get", "update"), ("apt", "update"))
 _CLEAN = "/etc/apt/apt.conf.d/docker-clean"
 _TOOLS = (
     _APT,
@@ -97,67 +97,50 @@ _TOOLS = (
 )
 _ANYWHERE = "HOME|XDG_(CACHE|DATA)_HOME"
 _ELSEWHERE = re.compile(r"--(cache-dir|cache|store-dir|cache-folder|offline)\b|UV_LINK_MODE[= ]\W?symlink")
-
-
-class _Run(NamedTuple):
-    """A RUN that the image reaches: where it stands, its commands, and what holds there."""
-
-    span: Span
-    commands: Sequence[Command]
-    around: Around
+# Such a step fails where the one that downloads comes from BuildKit's cache, and the mount is empty.
+_OFFLINE = re.compile(r"--(frozen|no-restore)(?![\w-])|\bmvnw?\s[^&;]*(?<=\s)-o(?=\s|$)")
 
 
 def patches(text: str, steps: Sequence[Step]) -> Iterator[Patch]:
     """One patch of a Dockerfile with these steps for each tool that could keep what it downloads."""
-    reached, there = {step.line for step in steps if step.instruction == "RUN"}, around(text)
-    if re.search(r"^#\s*escape\s*=\s*`", text, re.MULTILINE):
-        return
-    runs = [
-        _Run(span, commands(span.text), there[span.line])
-        for span in spans(text)
-        if span.line in reached and not span.instruction.trigger
-    ]
+    every = runs(text, steps)
     for tool in _TOOLS:
-        mounted = [run for run in _mounted(tool, runs, there.values(), steps) if not _is_moved(tool, run)]
+        asked = _mounted(tool, every, text, steps)
+        mounted = [run for run in asked if not _is_moved(tool, run)]
+        if tool.needed and len(mounted) < len(asked):
+            continue
         new = {run.span.line: _better(tool, run, first=first) for run, first in _with_first(mounted)}
         new = {run.span.line: new[run.span.line] for run in mounted if new[run.span.line] != run.span.text}
         if new:
             yield Patch(NAME, min(new), _why(tool), edited(text, new), _removes(tool))
 
 
-def _mounted(tool: _Tool, runs: Sequence[_Run], there: Iterable[Around], steps: Sequence[Step]) -> list[_Run]:
+def _mounted(tool: _Tool, every: Sequence[Run], text: str, steps: Sequence[Step]) -> list[Run]:
     """Which of these get the mounts of a tool."""
-    using = [run for run in runs if any(is_of(command, tool.heads) for command in run.commands)]
+    using = [run for run in every if any(is_of(command, tool.heads) for command in run.commands)]
     if tool is _APT:  # lists that another layer has are hidden by the mount
-        whole = all(_updates(run) for run in using)
-        alone = any(_updates(run) and run not in using for run in runs)
-        return using if whole and not alone else []
+        alone = any(is_of(command, UPDATES) for run in every if run not in using for command in run.commands)
+        return using if all(updates_first(run.commands) for run in using) and not alone else []
     if not tool.needed:
         return using
-    parents = {each.parent for each in there}
-    last = steps[-1].stage.lower()
+    parents = {each.parent for each in around(text).values()}
     stages = {run.around.stage: run.span.line for run in reversed(using) if not run.around.parent}
-    inner = stages.keys() - parents - {last}
-    return [run for run in runs if run.around.stage in inner and run.span.line >= stages[run.around.stage]]
+    inner = stages.keys() - parents - shipped(text, steps)
+    return [run for run in every if run.around.stage in inner and run.span.line >= stages[run.around.stage]]
 
 
-def _updates(run: _Run) -> bool:
-    """Whether the lists that a RUN installs by are its own."""
-    kinds = [is_of(command, _UPDATE) for command in run.commands if is_of(command, (*_UPDATE, *_APT.heads))]
-    return kinds[:1] == [True]
-
-
-def _is_moved(tool: _Tool, run: _Run) -> bool:
+def _is_moved(tool: _Tool, run: Run) -> bool:
     """Whether the cache may be elsewhere, or is not used."""
     names = f"{tool.variables}|{_ANYWHERE}"
     said = " ".join(word for each in run.around.above if each.name == "ENV" for word in each.words)
     inline = re.search(rf"\b({names})=", run.span.text)
     elsewhere = _ELSEWHERE.search(run.span.text) or _ELSEWHERE.search(said)
+    offline = tool.needed and _OFFLINE.search(run.span.text)
     other_base = tool.base and run.around.base != tool.base
-    return bool(not run.around.is_root or run.around.sets(names) or inline or elsewhere or other_base)
+    return bool(not run.around.is_root or run.around.sets(names) or inline or elsewhere or offline or other_base)
 
 
-def _with_first(runs: Sequence[_Run]) -> Iterator[tuple[_Run, bool]]:
+def _with_first(runs: Sequence[Run]) -> Iterator[tuple[Run, bool]]:
     """Each with whether it is the first in its stage."""
     seen: set[str] = set()
     for run in runs:
@@ -165,7 +148,7 @@ def _with_first(runs: Sequence[_Run]) -> Iterator[tuple[_Run, bool]]:
         seen.add(run.around.stage)
 
 
-def _better(tool: _Tool, run: _Run, *, first: bool) -> str:
+def _better(tool: _Tool, run: Run, *, first: bool) -> str:
     """The text of a RUN with the mounts of a tool, and without what empties its cache."""
     text = run.span.text
     for number, command in reversed(list(enumerate(run.commands))):

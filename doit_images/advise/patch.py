@@ -61,7 +61,7 @@ def spans(text: str) -> list[Span]:
 
 def edited(text: str, new: Mapping[int, str]) -> str:
     """A Dockerfile in which other text stands in place of the instructions that begin in these lines (``Span.text``),
-    or, where that is empty, nothing, with the comments above it."""
+    or, where that is empty, nothing: the comments above it and a second empty line go, too."""
     lines = text.splitlines(keepends=True)
     for span in reversed(spans(text)):
         if span.line in new:
@@ -69,6 +69,8 @@ def edited(text: str, new: Mapping[int, str]) -> str:
             last = span.end if lines[span.last].endswith("\n") else ""
             own = f"{new[span.line]}\n".replace("\n", span.end).removesuffix(span.end) + last
             lines[at : span.last + 1] = [own] if new[span.line] else []
+            if not new[span.line] and not "".join(lines[max(at - 1, 0) : at + 1]).strip():
+                del lines[at : at + 1]
     return "".join(lines)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from doit_images.advise import cache_mounts, locks_first
+from doit_images.advise import apt_lists, apt_update, cache_mounts, copied_twice, locks_first
 from doit_images.advise.patch import Patch
 from doit_images.advise.steps import Step
 
@@ -21,7 +21,13 @@ class Rule(NamedTuple):
     patches: Callable[[str, Sequence[Step]], Iterable[Patch]]
 
 
-RULES = (Rule(locks_first.NAME, locks_first.patches), Rule(cache_mounts.NAME, cache_mounts.patches))
+RULES = (
+    Rule(locks_first.NAME, locks_first.patches),
+    Rule(apt_update.NAME, apt_update.patches),
+    Rule(cache_mounts.NAME, cache_mounts.patches),
+    Rule(apt_lists.NAME, apt_lists.patches),
+    Rule(copied_twice.NAME, copied_twice.patches),
+)
 """In the order in which they are tried: each builds on what those before it made."""
 
 

@@ -195,3 +195,34 @@ def test_a_cache_mount_is_proved(lab: Lab, busybox: str, option: str, proof: str
     gone = {"root", "root/.cache", "root/.cache/pip"}
     assert gone <= found["proofs"]["web"]["removed"].keys()
     assert found["proofs"]["web"]["differs"] == (["site/mounts"] if proof == "differs" else [])
+
+
+OWNED = """\
+FROM tst-busybox:1
+COPY tree /fresh
+RUN chown -R 5:6 /fresh && chmod -R 700 /fresh
+WORKDIR /made
+COPY tree .
+RUN chown -R 7 .
+COPY run.sh /opt/
+RUN chmod +x /opt/run.sh
+COPY run.sh /bin/
+RUN chown -R 5:5 /bin
+"""
+
+
+@pytest.mark.engine
+def test_owner_and_mode_that_copy_sets_are_proved(lab: Lab, busybox: str) -> None:
+    lab.write(
+        {
+            "compose.yml": "services: {web: {image: PREFIX/web, build: web}}\n",
+            "web/Dockerfile": OWNED,
+            "web/run.sh": "#!/bin/sh\n",
+            "web/tree/a/b": "1\n",
+            "web/tree/c": "2\n",
+        }
+    )
+    (lab.folder / "web/tree/link").symlink_to("a/b")
+    found = advised(lab, "copied-twice", "--prove")
+    assert [each["proofs"]["web"]["verdict"] for each in found] == ["same"] * 4 + ["differs"], found
+    assert found[-1]["proofs"]["web"]["differs"][0] == "bin", "the base has had this folder, and more in it"
