@@ -19,7 +19,7 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from doit_images.advise.installs import BY_TOOL, read_by
-from doit_images.advise.patch import Patch, spans
+from doit_images.advise.patch import Patch, moved, spans
 from doit_images.advise.steps import Step
 from doit_images.core.inputs.instructions import Instruction
 
@@ -31,18 +31,14 @@ _INCLUDED = re.compile(r"^\s*(?:-r|--requirement|-c|--constraint)[ =]+(\S+)", re
 
 def patches(text: str, steps: Sequence[Step]) -> Iterator[Patch]:
     """A patch for each installation of a Dockerfile with these steps that could come before what is copied above it."""
-    text = text if text.endswith("\n") else f"{text}\n"
-    lines, there = text.splitlines(keepends=True), spans(text)
     by_line = {step.line: step for step in steps if step.number}
-    for above, span in pairwise(there):
+    for above, span in pairwise(spans(text)):
         copy, install = by_line.get(above.line), by_line.get(span.line)
         if not copy or not install or copy.stage != install.stage or install.instruction != "RUN":
             continue
         if first := _copies(above.instruction, copy, install.text):
-            between = lines[above.last + 1 : span.first]  # empty lines
-            moved = [*(f"{line}{span.end}" for line in first), *span.lines, *between, *above.lines]
             why = f"line {span.line} runs again whenever any file changes that line {above.line} copies"
-            yield Patch(NAME, span.line, why, "".join([*lines[: above.first], *moved, *lines[span.last + 1 :]]))
+            yield Patch(NAME, span.line, why, moved(text, span, above, first))
 
 
 def _copies(whole: Instruction, copy: Step, install: str) -> list[str]:

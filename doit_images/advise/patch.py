@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from doit_images.core.inputs import syntax
@@ -72,6 +72,16 @@ def edited(text: str, new: Mapping[int, str]) -> str:
             if not new[span.line] and not "".join(lines[max(at - 1, 0) : at + 1]).strip():
                 del lines[at : at + 1]
     return "".join(lines)
+
+
+def moved(text: str, span: Span, above: Span, first: Sequence[str] = ()) -> str:
+    """A Dockerfile in which an instruction stands before one ``above`` it, with its comments, after the lines
+    ``first``; the empty lines before it then follow it."""
+    lines = (text if text.endswith("\n") else f"{text}{span.end}").splitlines(keepends=True)
+    own, block = lines[span.first : span.last + 1], lines[above.first : span.first]
+    filled = max(number for number, line in enumerate(block, 1) if line.strip())
+    new = [f"{line}{span.end}" for line in first] + own + block[filled:] + block[:filled]
+    return "".join([*lines[: above.first], *new, *lines[span.last + 1 :]])
 
 
 def difference(before: str, patch: Patch, name: str) -> str:

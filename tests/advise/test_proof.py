@@ -226,3 +226,19 @@ def test_owner_and_mode_that_copy_sets_are_proved(lab: Lab, busybox: str) -> Non
     found = advised(lab, "copied-twice", "--prove")
     assert [each["proofs"]["web"]["verdict"] for each in found] == ["same"] * 4 + ["differs"], found
     assert found[-1]["proofs"]["web"]["differs"][0] == "bin", "the base has had this folder, and more in it"
+
+
+@pytest.mark.engine
+def test_packages_before_what_is_copied_are_proved(lab: Lab, busybox: str) -> None:
+    lab.write(
+        {
+            "compose.yml": "services: {web: {image: PREFIX/web, build: web}}\n",
+            "web/Dockerfile": "FROM tst-busybox:1\nCOPY --chmod=755 apt-get apk /bin/\nWORKDIR /app\nCOPY . .\n"
+            "RUN apt-get install a\nCOPY . /again\nRUN apk add b\n",
+            "web/apt-get": "#!/bin/sh\ntouch /$2\n",
+            "web/apk": "#!/bin/sh\nls / > /listed\n",
+        }
+    )
+    found = advised(lab, "order", "--prove")
+    assert [each["proofs"]["web"]["verdict"] for each in found] == ["same", "differs"], found
+    assert found[1]["proofs"]["web"]["differs"] == ["listed"]
