@@ -99,7 +99,8 @@ def _advise(
     if patch or prove or apply:
         from doit_images.ui import patches_view
 
-        patches_view.show(run, words, int(commits), prove=prove, apply=apply, as_json=as_json)
+        mode = patches_view.Mode.APPLY if apply else patches_view.Mode.PROVE if prove else patches_view.Mode.SHOW
+        patches_view.show(run, words, int(commits), mode, as_json=as_json)
     else:
         from doit_images.ui import advise_view
 

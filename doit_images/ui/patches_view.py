@@ -8,6 +8,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +29,14 @@ from doit_images.core.run import Run
 _SHOWN = 10  # paths
 
 
+class Mode(Enum):
+    """What happens to a patch: it is shown, also proved, and also written if it is good."""
+
+    SHOW = "show"
+    PROVE = "prove"
+    APPLY = "apply"
+
+
 class Proposal(NamedTuple):
     """A patch of a Dockerfile, by its path as people write it, which had the text ``before``, and what came of proving
     it for each image that is built from it, by name."""
@@ -43,11 +52,12 @@ class Proposal(NamedTuple):
         return all(each.verdict in (Verdict.SAME, Verdict.SAME_BUT) for each in self.proofs.values())
 
 
-def show(run: Run, words: Sequence[str], commits: int, *, prove: bool, apply: bool, as_json: bool) -> None:
+def show(run: Run, words: Sequence[str], commits: int, mode: Mode, *, as_json: bool) -> None:
     """Print what would make the Dockerfiles of the images that ``words`` name (default: all) better, by the rules that
-    they name (default: all), each patch on top of those before it; with ``prove``, whether the images stay the same;
-    ``apply`` also writes the patches with which they do. Then what all the good ones would have saved over so many
-    ``commits``. Raises ``UserError``, also where a Dockerfile that would be written is not as the commit has it."""
+    they name (default: all), each patch on top of those before it, and what came of proving it. Then what all the good
+    ones would have saved over so many ``commits``. Raises ``UserError``, also where a Dockerfile that would be written
+    is not as the commit has it."""
+    apply = mode is Mode.APPLY
     picked = rules.named(words)
     images = [word for word in words if word not in {rule.name for rule in rules.RULES}]
     proposals, texts = list[Proposal](), dict[str, tuple[str, str]]()
@@ -55,7 +65,7 @@ def show(run: Run, words: Sequence[str], commits: int, *, prove: bool, apply: bo
         path = run.project.directory / dockerfile
         if apply and next(_proposals(run, dockerfile, inputs, picked, prove=False), None):
             _committed(path)
-        for proposal in _proposals(run, dockerfile, inputs, picked, prove=prove or apply):
+        for proposal in _proposals(run, dockerfile, inputs, picked, prove=mode is not Mode.SHOW):
             proposals.append(proposal)
             if not as_json:
                 _print(proposal)
