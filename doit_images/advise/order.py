@@ -1,19 +1,23 @@
-"""The rule: packages of the system are installed before files are copied that they do not need.
+"""The rule: packages are installed before files are copied that the installation does not need.
 
     COPY . /app                                     RUN apt-get update && apt-get install -y git
     RUN apt-get update && apt-get install -y git    →    COPY . /app
 
-What reads files of the context is for ``locks-first``.
+A ``COPY`` that brings both what the installation reads and more is for ``locks-first``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import posixpath
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from fnmatch import fnmatch
 from itertools import takewhile
 
-from doit_images.advise.around import Around, around, runs
+from doit_images.advise.apt import LISTS
+from doit_images.advise.around import Around, Run, around, runs
 from doit_images.advise.installs import read_by
-from doit_images.advise.patch import Patch, Span, moved, spans
+from doit_images.advise.patch import Patch, Span, spans
 from doit_images.advise.shell import is_of
 from doit_images.advise.steps import Step
 
@@ -30,28 +34,71 @@ _READ = ("/bin", "/etc", "/lib", "/root", "/sbin", "/var", *(f"/usr/{name}" for 
 def patches(text: str, steps: Sequence[Step]) -> Iterator[Patch]:
     """A patch for each installation of a Dockerfile with these steps that could come before what is copied above it."""
     there, every = around(text), spans(text)
-    reached = {step.line for step in steps}
-    by_line = {run.span.line: run for run in runs(text, steps)}
-    for number, span in enumerate(every):
-        run = by_line.get(span.line)
-        if not run or read_by(span.text) != frozenset() or not any(is_of(each, _SYSTEM) for each in run.commands):
+    by_line = {step.line: step for step in steps}
+    for run in runs(text, steps):
+        names = read_by(run.span.text)
+        if names is None or not (names or any(is_of(each, _SYSTEM) for each in run.commands)):
             continue
-        if above := list(takewhile(lambda each: _is_free(each, there), reversed(every[:number]))):
-            first = above[-1]
-            if first.line in reached and not _uses(span, above, there):
-                why = f"it runs again whenever a file changes that line {first.line} copies, and reads none"
-                yield Patch(NAME, span.line, why, moved(text, span, first))
+        number = [span.line for span in every].index(run.span.line)
+        above = list(takewhile(lambda each: _is_copy(each, there, by_line), reversed(every[:number])))[::-1]
+        later = [each for each in above if not _needs(run, names, each, by_line[each.line])]
+        kept = [each for each in above if each not in later]
+        if later and not any(_overlap(one, other, there) for one in later for other in kept):
+            why = f"it runs again whenever a file changes that line {later[0].line} copies, and reads none of them"
+            yield Patch(NAME, run.span.line, why, _ordered(text, kept, run.span, later))
 
 
-def _is_free(span: Span, there: Mapping[int, Around]) -> bool:
-    """Whether an instruction copies to where no installation looks."""
-    if span.instruction.name != "COPY" or span.instruction.trigger:
-        return False
-    target = there[span.line].path(span.instruction.words[-1])
-    return target not in ("", "/", "/usr") and not any(f"{target}/".startswith(f"{folder}/") for folder in _READ)
+def _is_copy(span: Span, there: Mapping[int, Around], steps: Mapping[int, Step]) -> bool:
+    """Whether it is a COPY of which is known where it copies to."""
+    known = span.instruction.name == "COPY" and not span.instruction.trigger and span.line in steps
+    return known and there[span.line].path(span.instruction.words[-1]) != ""
 
 
-def _uses(span: Span, above: Sequence[Span], there: Mapping[int, Around]) -> bool:
-    """Whether an installation names a place that is copied to, or takes a package or a script from where it works."""
-    named = [there[each.line].path(each.instruction.words[-1]) for each in above]
-    return any(folder in span.text for folder in named) or "./" in span.text or "*" in span.text.replace("lists/*", "")
+def _needs(run: Run, names: Collection[str], copy: Span, step: Step) -> bool:
+    """Whether an installation may look at something that is copied: where programs and their settings are, what it
+    names, and, where it reads files of such names, one of these or some that nobody knows."""
+    target = run.around.path(copy.instruction.words[-1])
+    if target in ("", "/", "/usr") or any(f"{target}/".startswith(f"{folder}/") for folder in _READ):
+        return True
+    if _names(run, target, system=not names) or (names and "$" in run.span.text):
+        return True
+    files = [posixpath.basename(path) for _, selection in step.files for path in selection.files()]
+    return bool(names) and (not files or any(fnmatch(file, name) for file in files for name in names))
+
+
+def _names(run: Run, target: str, *, system: bool) -> bool:
+    """Whether an installation names a place, or may: by a pattern, or by what another command prints. A word of one of
+    the ``system``'s packages is a path where it looks like one."""
+    text = run.span.text.replace(f"{LISTS}/*", "")
+    if re.search(r"\*|\./|\$\(|`|<", text):
+        return True
+    if not run.around.folder.startswith("/") or any(command.words[0] == "cd" for command in run.commands):
+        return posixpath.basename(target) in text
+    words = [word for word in re.split(r"[\s=,;&|'\"]+", text) if not system or re.search(r"/|\.(apk|deb|rpm)$", word)]
+    paths = [path for path in map(run.around.path, filter(None, words)) if path]
+    return any(f"{path}/".startswith(f"{target}/") or f"{target}/".startswith(f"{path}/") for path in paths)
+
+
+def _overlap(one: Span, other: Span, there: Mapping[int, Around]) -> bool:
+    """Whether one may overwrite what the other copies."""
+    first, second = (f"{there[each.line].path(each.instruction.words[-1])}/" for each in (one, other))
+    return first.startswith(second) or second.startswith(first)
+
+
+def _ordered(text: str, kept: Sequence[Span], run: Span, later: Sequence[Span]) -> str:
+    """A Dockerfile in which these follow one another; the empty lines above the ``run`` are then below it, too."""
+    lines = (text if text.endswith("\n") else f"{text}{run.end}").splitlines(keepends=True)
+    first = min(span.first for span in (*kept, *later))
+
+    def blank(span: Span) -> list[str]:
+        return list(takewhile(lambda line: not line.strip(), reversed(lines[first : span.first])))
+
+    def own(some: Sequence[Span]) -> list[str]:
+        return [line for at, span in enumerate(some) for line in (*(blank(span) if at else ()), *_lines(lines, span))]
+
+    new = [*own(kept), *(blank(run) if kept else ()), *_lines(lines, run), *blank(run), *own(later)]
+    return "".join([*lines[:first], *new, *lines[run.last + 1 :]])
+
+
+def _lines(lines: Sequence[str], span: Span) -> Sequence[str]:
+    return lines[span.first : span.last + 1]

@@ -16,7 +16,11 @@ from doit_images.core.inputs.image_inputs import ImageInputs
 from tests.advise import examples
 
 RULE = Rule(order.NAME, order.patches)
-FILES = {"requirements.txt": "x\n", "main.py": "x\n"}
+FILES = {
+    "requirements.txt": "x\n",
+    "main.py": "x\n",
+    **dict.fromkeys(("src/a.py", "lib/b.py", "req/prod.txt", "tools/with.sh", "other/requirements.txt"), "x\n"),
+}
 APT = "RUN apt-get update && apt-get install -y git && rm -rf /var/lib/apt/lists/*\n"
 
 
@@ -29,6 +33,17 @@ APT = "RUN apt-get update && apt-get install -y git && rm -rf /var/lib/apt/lists
             f"WORKDIR /app\n# tools\n{APT}\n# all\nCOPY . .\nCOPY --from=other /x x\n",
         ),
         (f"WORKDIR /usr/src/app\nCOPY . .\n{APT}", f"WORKDIR /usr/src/app\n{APT}COPY . .\n"),
+        (  # what is read stays above, and the style of the lines
+            "WORKDIR /app\nCOPY lib lib\nCOPY tools tools\n# code\nCOPY src src\nCOPY req req\n\n# packages\n"
+            "RUN sh tools/with.sh pip install -r req/prod.txt\n\nCMD x\n",
+            "WORKDIR /app\nCOPY tools tools\nCOPY req req\n\n# packages\n"
+            "RUN sh tools/with.sh pip install -r req/prod.txt\n\nCOPY lib lib\n# code\nCOPY src src\n\nCMD x\n",
+        ),
+        (  # the name alone of a folder elsewhere is not it
+            "WORKDIR /app\nCOPY src prod\nCOPY req req/prod\nRUN pip install -r req/prod/prod.txt\n",
+            "WORKDIR /app\nCOPY req req/prod\nRUN pip install -r req/prod/prod.txt\nCOPY src prod\n",
+        ),
+        (f"COPY . /app\nCOPY main.py /etc/\n{APT}", f"COPY main.py /etc/\n{APT}COPY . /app\n"),
         ("COPY . /app\r\nRUN apk add \\\r\n  git\r\n", "RUN apk add \\\r\n  git\r\nCOPY . /app\r\n"),
         (f"COPY main.py /etc/\nCOPY . /app\n{APT}", f"COPY main.py /etc/\n{APT}COPY . /app\n"),
     ],
@@ -52,6 +67,17 @@ def test_it_moves_above_what_is_copied(tmp_path: Path, before: str, after: str) 
         "COPY . /app\nRUN apt-get install -y git && make\n",
         "COPY . /app\nRUN pip install -r requirements.txt\n",
         "COPY . /app\nRUN mkdir /data\n",
+        "WORKDIR /app\nCOPY . .\nRUN apk add --allow-untrusted x.apk\n",
+        "WORKDIR /app\nCOPY src .\nRUN pip install --find-links deep -r requirements.txt\n",
+        "WORKDIR /app\nCOPY main.py main.py\nRUN apt-get install -y $(cat main.py)\n",
+        "WORKDIR /app\nCOPY src src\nRUN pip install -r $LIST\n",
+        "WORKDIR /\nCOPY src /app/src\nRUN cd /app && pip install --find-links src -r requirements.txt\n",
+        "WORKDIR /app\nCOPY src src/deep\nRUN pip install --find-links=src -r requirements.txt\n",
+        "COPY other /other\nRUN pip install -r requirements.txt\n",
+        "COPY --from=base /x /x\nRUN pip install -r requirements.txt\n",
+        "COPY src /wheels\nRUN pip install --find-links=/wheels a\n",
+        "WORKDIR /app\nCOPY src src\nRUN pip install --find-links src -r requirements.txt\n",
+        "COPY src /app/req\nCOPY req /app/req\nRUN pip install -r /app/req/prod.txt\n",
         f"ADD . /app\n{APT}",
     ],
 )
