@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from doit_images.advise import order, rules
-from doit_images.advise.patch import difference
+from doit_images.advise import order
 from doit_images.advise.rules import Rule
-from doit_images.advise.steps import Step, steps_of
-from doit_images.core.inputs.image_inputs import ImageInputs
 from tests.advise import examples
 
 RULE = Rule(order.NAME, order.patches)
@@ -83,58 +78,3 @@ def test_it_moves_above_what_is_copied(tmp_path: Path, before: str, after: str) 
 )
 def test_what_may_need_what_is_copied_stays(tmp_path: Path, text: str) -> None:
     assert examples.proposed(tmp_path, RULE, f"FROM base\n{text}", FILES) == []
-
-
-BEFORE = """\
-FROM base
-WORKDIR /app
-
-# everything
-COPY . .
-# tools
-RUN apt-get update
-RUN apt-get install -y git
-RUN pip install --no-cache-dir -r requirements.txt
-COPY main.py /srv
-RUN chown -R 5:5 /srv
-"""
-AFTER = """\
-FROM base
-WORKDIR /app
-
-RUN --mount=type=cache,target=/var/cache/apt,sharing=locked \\
-    --mount=type=cache,target=/var/lib/apt/lists,sharing=locked \\
-    rm -f /etc/apt/apt.conf.d/docker-clean \\
- && apt-get update && apt-get install -y git
-COPY requirements.txt ./
-RUN --mount=type=cache,target=/root/.cache/pip \\
-    pip install -r requirements.txt
-# everything
-COPY . .
-COPY --chown=5:5 main.py /srv
-"""
-
-
-def test_all_rules_one_on_top_of_the_other_as_git_applies_them(tmp_path: Path) -> None:
-    inputs = examples.resolved(tmp_path, BEFORE, FILES)
-    text, seen, used = BEFORE, {BEFORE}, list[str]()
-    for rule in rules.RULES:
-        while patch := next(rules.patches(rule, text, _steps(inputs, text), seen), None):
-            argv, given = ["git", "apply", "-"], difference(text, patch, "Dockerfile")
-            done = subprocess.run(argv, cwd=tmp_path / "app", input=given, text=True, check=False)
-            assert done.returncode == 0
-            text = patch.text
-            seen.add(text)
-            used.append(rule.name)
-    assert (tmp_path / "app/Dockerfile").read_text() == text == AFTER
-    assert used == ["apt-update", "order", "locks-first", "cache-mounts", "cache-mounts", "copied-twice"]
-    assert not any(list(rule.patches(text, _steps(inputs, text))) for rule in rules.RULES), "once is enough"
-
-
-def _steps(inputs: ImageInputs, text: str) -> list[Step]:
-    return steps_of(replace(inputs, dockerfile_text=text))
-
-
-def test_rules_are_picked_by_name() -> None:
-    assert [rule.name for rule in rules.named(["web", "order"])] == ["order"]
-    assert rules.named(["web"]) == rules.RULES

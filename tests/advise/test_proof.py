@@ -211,8 +211,21 @@ RUN chown -R 5:5 /bin
 """
 
 
+APPLIED = """\
+FROM tst-busybox:1
+COPY --chown=5:6 --chmod=700 tree /fresh
+RUN chmod 700 /fresh
+WORKDIR /made
+COPY --chown=7:0 tree .
+RUN chown 7 .
+COPY --chmod=755 run.sh /opt/
+COPY run.sh /bin/
+RUN chown -R 5:5 /bin
+"""
+
+
 @pytest.mark.engine
-def test_owner_and_mode_that_copy_sets_are_proved(lab: Lab, busybox: str) -> None:
+def test_of_several_patches_those_are_written_that_are_proved(lab: Lab, busybox: str) -> None:
     lab.write(
         {
             "compose.yml": "services: {web: {image: PREFIX/web, build: web}}\n",
@@ -223,9 +236,12 @@ def test_owner_and_mode_that_copy_sets_are_proved(lab: Lab, busybox: str) -> Non
         }
     )
     (lab.folder / "web/tree/link").symlink_to("a/b")
-    found = advised(lab, "copied-twice", "--prove")
+    for words in (("init", "--quiet"), ("add", "."), ("commit", "--quiet", "--message", "first")):
+        git(lab.folder, *words)
+    found = advised(lab, "copied-twice", "--apply")
     assert [each["proofs"]["web"]["verdict"] for each in found] == ["same"] * 4 + ["differs"], found
     assert found[-1]["proofs"]["web"]["differs"][0] == "bin", "the base has had this folder, and more in it"
+    assert (lab.folder / "web/Dockerfile").read_text() == APPLIED
 
 
 @pytest.mark.engine
