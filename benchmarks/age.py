@@ -79,12 +79,20 @@ def older_runs(name: str, runs: Iterable[str]) -> set[str]:
     figure = FIGURES.get(name)
     if figure is None or not commands.answer(["git", "-C", str(ROOT), "rev-parse", "HEAD"]):
         return set()
-    return {run for run in runs if not _is_of_today(f"{run}, ".split(", ")[1].rstrip("+"), figure.paths)}
+    return {run for run in runs if not _is_of_today(_commit(run), figure.paths)}
+
+
+def _commit(run: str) -> str:
+    return f"{run}, ".split(", ")[1].rstrip("+")
 
 
 def _is_of_today(commit: str, paths: Iterable[str]) -> bool:
     argv = ["git", "-C", str(ROOT), "rev-list", "--count", f"{commit}..HEAD", "--", *paths]
     return bool(re.fullmatch("[0-9a-f]{7,40}", commit)) and commands.answer(argv) == "0"
+
+
+def _is_lost(commit: str) -> bool:
+    return commands.run(["git", "-C", str(ROOT), "merge-base", "--is-ancestor", commit or "-", "HEAD"]).status != 0
 
 
 def runs_of(content: Mapping[str, Any]) -> list[str]:
@@ -117,4 +125,5 @@ def stale(folder: Path = HERE) -> Iterator[tuple[str, str]]:
             changed = commands.answer(
                 ["git", "-C", str(ROOT), "log", "-1", "--format=%h %s", "--", *FIGURES[name].paths]
             )
-            yield name, f"of {'; '.join(sorted(older))}; what it measures last changed in {changed}"
+            told = (f"{run} (no commit of this history)" if _is_lost(_commit(run)) else run for run in sorted(older))
+            yield name, f"of {'; '.join(told)}; what it measures last changed in {changed}"

@@ -99,6 +99,9 @@ def test_what_is_stale_says_why(history: Path) -> None:
     assert name == "x"
     assert why.startswith(f"of then, {at}; what it measures last changed in {later[:7]}")
     assert why.endswith(" doit_images/core/inputs/tree.py")
+    (history / "x.json").write_text(json.dumps({"a/b": {"run": f"now, {at}"}, "c/d": {"run": "then, 1234567890"}}))
+    ((_, why),) = age.stale(history)
+    assert why.startswith(f"of now, {at}; then, 1234567890 (no commit of this history); what it")
 
 
 def test_every_file_of_figures_can_be_measured_again_and_what_it_measures_is_there() -> None:
