@@ -24,7 +24,7 @@ PROGRAMS = re.compile(r"(usr/(local/)?bin/(python(3(\.\d+)?)?|healthcheck)|opt/v
 
 
 @pytest.fixture(scope="module")
-def swarm(base_image: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def swarm(base_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """This repository's stack, distroless, under names of its own: auth and the stores are built."""
     lab = Lab(tmp_path_factory.mktemp("distroless"))
     text = (ROOT / "docker-compose.optimized.yml").read_text()
@@ -32,6 +32,7 @@ def swarm(base_image: None, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     lab.write({"compose.yml": text.replace("context: .", f"context: {ROOT}")})
     secret = f"={uuid.uuid4().hex}{uuid.uuid4().hex}"
     example = re.sub(r"(\w+_PORT)=\d+", r"\1=0", (ROOT / ".env.example").read_text())
+    example = re.sub("(?m)^BASE_IMAGE=.*", f"BASE_IMAGE={base_image}", example)  # by its own name where it stands in
     (lab.folder / ".env").write_text(example.replace("=change-me", secret).replace("=slim", "=distroless"))
     try:
         build(lab, "auth", *STORES)
