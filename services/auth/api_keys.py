@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http import HTTPStatus
 
-from sqlalchemy import func, insert, or_, select, text, update
+from sqlalchemy import func, insert, or_, select, update
 
 from auth.tables import ApiKey, User
 from common.identity import PREFIX
-from common.postgres import Database, lock_key
+from common.postgres import Database, lock
 from common.problems import Problem
 from common.tokens import scope_text
 
@@ -88,8 +88,7 @@ class ApiKeys:
         )
         working = select(func.count()).select_from(ApiKey).where(ApiKey.user_id == user_id, *_GOOD)
         async with self._database.begin() as connection:
-            lock = {"key": lock_key(f"API keys of {user_id}")}
-            await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), lock)
+            await lock(connection, f"API keys of {user_id}")
             if (await connection.execute(working)).scalar_one() >= self._most:
                 raise Problem(HTTPStatus.CONFLICT, f"You may have {self._most} API keys: revoke one.")
             return key, Described(*(await connection.execute(statement)).one())

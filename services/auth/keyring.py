@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import delete, func, insert, select, text
+from sqlalchemy import delete, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from auth.signing import Key, Vault, generate
 from auth.tables import SigningKey
-from common.postgres import Database, lock_key
+from common.postgres import Database, lock
 from common.problems import Unavailable
 
 log = logging.getLogger("keyring")
@@ -112,7 +112,7 @@ class Keyring:
         async with self._database.begin() as connection:
             if rotate:
                 # Until the end of the transaction: of instances that want a new key, the first makes it.
-                await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock_key("signing keys")})
+                await lock(connection, "signing keys")
             keys, now = await self._read(connection)
             if rotate and (not keys or keys[0].created_at + self._signs_for <= now):
                 keys.insert(0, await self._add(connection))

@@ -24,7 +24,7 @@ SECONDS = Histogram(
     "swarm_request_seconds", "How long they took.", ["service", "route"], buckets=(0.005, 0.02, 0.1, 0.5, 2, 10, 60)
 )
 UNAVAILABLE = Counter("swarm_unavailable", "Times that a store or service did not answer.", ["what"])
-TOKENS = Counter("swarm_tokens", "Tokens that models read and wrote.", ["model"])
+TOKENS = Counter("swarm_tokens", "Tokens that models read and wrote.", ["model", "kind"])
 TASKS = Gauge("swarm_tasks", "Tasks that are here now: waiting for a place, or having one.", ["state"],
               multiprocess_mode="livesum")  # fmt: skip
 LONG = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)

@@ -180,6 +180,11 @@ def not_there(error: BaseException) -> bool:
     )
 
 
+async def lock(connection: AsyncConnection, name: str) -> None:
+    """Hold the advisory lock ``name`` until the transaction ends."""
+    await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock_key(name)})
+
+
 def lock_key(name: str) -> int:
     """The number under which PostgreSQL knows the advisory lock ``name``."""
     return zlib.crc32(f"vllm-swarm/{name}".encode())

@@ -9,11 +9,11 @@ from http import HTTPStatus
 from typing import Literal
 
 from pydantic import BaseModel
-from sqlalchemy import bindparam, delete, func, insert, select, text, update
+from sqlalchemy import bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from common.postgres import Database, lock_key
+from common.postgres import Database, lock
 from common.problems import Problem
 from common.texts import Text
 from memory.settings import Quota
@@ -53,8 +53,7 @@ class Sessions:
         size = sum(len(one.content.encode()) for one in messages)
         async with self._database.begin() as connection:
             # One at a time for each user: else what several add at once could be over the quota together.
-            key = lock_key(f"sessions of {user_id}")
-            await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
+            await lock(connection, f"sessions of {user_id}")
             await connection.execute(
                 delete(Session).where(Session.user_id == user_id, Session.expires_at <= func.now())
             )

@@ -1,6 +1,5 @@
 """What does ``orchestrator`` answer to?"""
 
-import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator
@@ -24,15 +23,13 @@ from orchestrator.memory import Memory
 from orchestrator.model import Models
 from orchestrator.places import Owner, Places
 from orchestrator.recall import Recalls
-from orchestrator.runs import CANCELLED, Aides, Done, Event, Failed, Limits, Piece, Run, Runs
+from orchestrator.runs import Aides, Done, Limits, Piece, Run, Runs
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.spending import Spending
 from orchestrator.tables import Table
 from orchestrator.tasks import Task, Tasks, new_task
 
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,199}$")]
-
-LOOK_SECONDS = 0.5
 
 
 class NewTask(BaseModel):
@@ -101,13 +98,12 @@ def _add_tasks(app: FastAPI, tasks: Tasks, runs: Runs, identities: Identities, s
         async with AsyncExitStack() as stack:
             run = await stack.enter_async_context(runs.start(task, await owner(user)))
             # Nothing has been sent yet: what fails before the answer begins has a status of its own.
-            first = _no_failure(await _unless_left(request, run), task)
+            event = await run.next(request)
             if new.stream:
-                told = _told(task, first, run, stack.pop_all())
+                told = _told(event, run, stack.pop_all())
                 return EventSourceResponse(told, headers={**place, "Cache-Control": "no-cache"})
-            event = first
             while not isinstance(event, Done):
-                event = _no_failure(await _unless_left(request, run), task)
+                event = await run.next(request)
         return JSONResponse(task.model_dump(mode="json"), HTTPStatus.CREATED, place)
 
     @app.get("/tasks", tags=["tasks"])
@@ -130,37 +126,17 @@ def _add_tasks(app: FastAPI, tasks: Tasks, runs: Runs, identities: Identities, s
         audit.record("task deleted", user, target=task_id)
 
 
-async def _unless_left(request: Request, run: Run) -> Event:
-    """What happens next. Cancels the run when the client has gone: nobody would have the answer."""
-    coming = asyncio.ensure_future(run.next())
-    try:
-        while True:
-            done, _ = await asyncio.wait([coming], timeout=LOOK_SECONDS)
-            if done:
-                return coming.result()
-            if await request.is_disconnected():
-                run.stop(CANCELLED)
-    finally:
-        coming.cancel()
-
-
-def _no_failure(event: Event, task: Task) -> Piece | Done:
-    if isinstance(event, Failed):
-        raise Problem(event.status, event.sentence, task_id=str(task.id))
-    return event
-
-
-async def _told(task: Task, event: Event, run: Run, leaving: AsyncExitStack) -> AsyncIterator[bytes]:
+async def _told(event: Piece | Done, run: Run, leaving: AsyncExitStack) -> AsyncIterator[bytes]:
     """The run as server-sent events: ``task``, ``token`` …, and ``done`` or ``error``. Stops it when nobody reads."""
     async with leaving:
-        yield _sent("task", {"id": str(task.id)})
-        while isinstance(event, Piece):
-            yield _sent("token", {"text": event.text})
-            event = await run.next()
-        if isinstance(event, Failed):
-            yield _sent("error", {"status": event.status, "detail": event.sentence, "task_id": str(task.id)})
-        else:
-            yield _sent("done", task.model_dump(mode="json"))
+        try:
+            yield _sent("task", {"id": str(run.task.id)})
+            while isinstance(event, Piece):
+                yield _sent("token", {"text": event.text})
+                event = await run.next()
+            yield _sent("done", run.task.model_dump(mode="json"))
+        except Problem as problem:
+            yield _sent("error", {"status": problem.status_code, "detail": problem.detail, **problem.more})
 
 
 def _sent(event: str, data: dict[str, Any]) -> bytes:

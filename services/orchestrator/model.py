@@ -19,23 +19,17 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait
 
 from common.problems import Problem
 from orchestrator.conversation import Message
+from orchestrator.spending import Count
 
 log = logging.getLogger("model")
 
 _TOLD = (400, 404, 413, 422, 429)
 """What a model may refuse for a reason that lies with who asked."""
 
+ASKS_FOR_USAGE = {"stream_options": {"include_usage": True}}
 BROKEN_OFF = "The model broke off in the middle of its answer."
 ATTEMPTS = 4
 CONNECT_SECONDS = 3
-
-
-class ModelFailed(Exception):
-    """No answer of the model. ``status`` is 502 or 504; the text is one sentence for the user."""
-
-    def __init__(self, status: HTTPStatus, sentence: str) -> None:
-        super().__init__(sentence)
-        self.status = status
 
 
 class _Refused(Exception):
@@ -96,31 +90,37 @@ class Model:
         hidden = [httpx.URL(self._url).host, self._place, *([self._api_key] if self._api_key else [])]
         return "" if any(one in reason for one in hidden) else reason
 
-    async def answer(self, model: str, messages: Sequence[Message], max_tokens: int) -> AsyncGenerator[str]:
-        """The answer of ``model``, no longer than ``max_tokens``, piece by piece. Raises ``ModelFailed``."""
+    async def answer(
+        self, model: str, messages: Sequence[Message], max_tokens: int, count: Count
+    ) -> AsyncGenerator[str]:
+        """The answer of ``model``, no longer than ``max_tokens``, piece by piece; ``count`` has its tokens. Raises a
+        ``Problem`` with 502 or 504."""
         began = False
-        body = {"model": model, "messages": messages, "max_tokens": max_tokens, "stream": True}
+        body = {"model": model, "messages": messages, "max_tokens": max_tokens, "stream": True, **ASKS_FOR_USAGE}
         try:
             async with self._asked(body) as events:
                 began = True
                 async for event in events.aiter_sse():
                     if event.data == "[DONE]":
                         return
-                    if piece := _piece(event.data):
+                    chunk = json.loads(event.data)
+                    if not count.told(chunk.get("usage")):
+                        count.written += 1
+                    if piece := _piece(chunk):
                         yield piece
-                raise ModelFailed(HTTPStatus.BAD_GATEWAY, BROKEN_OFF)
+                raise Problem(HTTPStatus.BAD_GATEWAY, BROKEN_OFF)
         except httpx.TimeoutException as error:
-            raise ModelFailed(HTTPStatus.GATEWAY_TIMEOUT, "The model did not answer in time.") from error
+            raise Problem(HTTPStatus.GATEWAY_TIMEOUT, "The model did not answer in time.") from error
         except (SSEError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise ModelFailed(
+            raise Problem(
                 HTTPStatus.BAD_GATEWAY, "What answers in the model's place does not speak the chat API."
             ) from error
         except httpx.TransportError as error:
             log.warning("no model answers at %s; start one there, or set MODEL_URL to where one is", self._place)
             nobody = "No model answers; the log of the orchestrator says where it was looked for."
-            raise ModelFailed(HTTPStatus.BAD_GATEWAY, BROKEN_OFF if began else nobody) from error
+            raise Problem(HTTPStatus.BAD_GATEWAY, BROKEN_OFF if began else nobody) from error
         except _Refused as error:
-            raise ModelFailed(
+            raise Problem(
                 HTTPStatus.BAD_GATEWAY, f"The model refused with {error.status}{self._shown(error.reason)}."
             ) from error
 
@@ -161,9 +161,9 @@ class Models:
         return iter(self._models)
 
     def __getitem__(self, name: str) -> Model:
-        """Raises ``ModelFailed`` when there is none of that name, any more."""
+        """Raises a ``Problem`` when there is none of that name, any more."""
         if name not in self._models:
-            raise ModelFailed(HTTPStatus.BAD_GATEWAY, "There is no such model here any more.")
+            raise Problem(HTTPStatus.BAD_GATEWAY, "There is no such model here any more.")
         return self._models[name]
 
 
@@ -174,9 +174,8 @@ def _worth_another_try(error: BaseException) -> bool:
     return isinstance(error, httpx.TransportError) and not isinstance(error, httpx.ReadTimeout)
 
 
-def _piece(data: str) -> str:
+def _piece(chunk: Any) -> str:
     """The text in one chunk of the stream; empty in the first and the last one."""
-    chunk = json.loads(data)
     if error := chunk.get("error"):
         raise _Refused(int(error.get("code") or 500), f": {str(error.get('message', ''))[:200]}")
     choices = chunk.get("choices")

@@ -7,14 +7,14 @@ of MODELS, and no answer may be longer than MAX_TOKENS. Nothing is remembered bu
 
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
 
 import httpx
-from fastapi import FastAPI, Header
+from fastapi import FastAPI, Header, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
@@ -22,18 +22,27 @@ from starlette.responses import Response
 from common import metrics
 from common.identity import Identity
 from common.problems import Problem
-from orchestrator.model import BROKEN_OFF, Models
+from orchestrator.model import ASKS_FOR_USAGE, BROKEN_OFF, Model, Models
 from orchestrator.recall import Headers, Metadata, Recall, Recalls
-from orchestrator.runs import Runs
+from orchestrator.runs import Done, Piece, Run, Runs
 from orchestrator.settings import OrchestratorSettings
-from orchestrator.spending import StreamCount, content_of, estimated, told
+from orchestrator.spending import Count, content_of, estimated
 from orchestrator.tasks import new_task
 
 log = logging.getLogger("openai")
 
 
+PASSED_ON = frozenset(
+    """audio chat_template_kwargs dimensions encoding_format frequency_penalty function_call functions logit_bias
+    logprobs min_p modalities parallel_tool_calls prediction presence_penalty prompt_cache_key reasoning
+    reasoning_effort repetition_penalty response_format safety_identifier seed service_tier stop stop_token_ids store
+    structured_outputs temperature tool_choice tools top_k top_logprobs top_p user verbosity""".split()  # noqa: SIM905
+)
+"""What models are told as it came: nothing that makes an answer longer, or more than one."""
+
+
 class Asked(BaseModel):
-    """What is asked of a model, as far as it is looked at here; the rest goes on as it is."""
+    """What is asked of a model, as far as it is looked at here; what else may go on goes as it is."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -46,6 +55,8 @@ class Asked(BaseModel):
             json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
         except ValueError:  # half of a character, a number without end
             raise ValueError("holds what cannot be sent on as JSON") from None
+        if isinstance(body, dict) and (others := sorted(body.keys() - cls.model_fields - PASSED_ON)):
+            raise ValueError(f"{others[0][:50]} is not passed on to models here")
         return body
 
 
@@ -55,6 +66,8 @@ class Chat(Asked):
     messages: list[dict[str, Any]] = Field(min_length=1, max_length=1000)
     stream: bool = False
     metadata: Metadata | None = None
+    stream_options: dict[str, Any] | None = None
+    n: int | None = Field(default=None, ge=1, le=1)
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
 
@@ -71,48 +84,66 @@ def install(
     """Make ``app`` answer below ``/v1`` to those whom the dependency ``caller`` lets pass."""
     Caller = Annotated[Identity, caller]  # noqa: N806 - a type
 
-    async def passed_on(path: str, body: dict[str, Any], recall: Recall) -> Response:
+    async def passed_on(request: Request, path: str, body: dict[str, Any], recall: Recall) -> Response:
         name = body["model"]
         if name not in models:
             raise Problem(HTTPStatus.NOT_FOUND, f"There is no model called {name[:200]} here.")
-        owner, asked = recall.owner, body.get("messages")
+        task = new_task(f"{path} of OpenAI's interface", name, None, settings.task_limit)
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(
-                runs.place(new_task(f"{path} of OpenAI's interface", name, None, settings.task_limit), owner)
-            )
-            if asked and recall.keeps:
-                body["messages"] = await recall.before(asked)
-            model = models[name]
-            stack.enter_context(metrics.model_asked(name))
-            answer = await stack.enter_async_context(model.passed_on(path, body))
-            read = estimated(json.dumps(body.get("messages") or body.get("input"), ensure_ascii=False))
-            count = StreamCount(read, hears=recall.keeps)
-            if not body.get("stream") or not answer.is_success:
-                said = await model.as_json(answer)
-                used = told(said.get("usage")) if isinstance(said, dict) else None
-                runs.spent(owner, name, used if used is not None else count.tokens + estimated(json.dumps(said)))
-                stored = recall.keeps and await recall.keep(asked or [], content_of(said, "message"))
-                headers = {"X-Swarm-Stored": "yes" if stored else "no"} if recall.keeps else {}
-                return JSONResponse(said, answer.status_code, headers)
+            work = partial(asked_of, models[name], path, body, recall)
+            run = await stack.enter_async_context(runs.start(task, recall.owner, work))
+            first = await run.next(request)
+            if isinstance(first, Done) and first.result:
+                response: Response = first.result
+                return response
+            return StreamingResponse(_told(first, run, stack.pop_all()), media_type="text/event-stream")
 
-            stack.callback(lambda: runs.spent(owner, name, count.tokens))
-            keep = partial(recall.keep, asked or [])
-            return StreamingResponse(_told(answer, count, keep, stack.pop_all()), media_type="text/event-stream")
+    async def asked_of(model: Model, path: str, body: dict[str, Any], recall: Recall, run: Run) -> Response | None:
+        name, asked = run.task.model, body.get("messages")
+        if asked and recall.keeps:
+            body["messages"] = await recall.before(asked)
+        shows = bool((body.get("stream_options") or {}).get("include_usage"))
+        if body.get("stream"):
+            body["stream_options"] = {**(body.get("stream_options") or {}), **ASKS_FOR_USAGE["stream_options"]}
+        read = estimated(json.dumps(body.get("messages") or body.get("input"), ensure_ascii=False))
+        count = Count(read, hears=recall.keeps, shows=shows)
+        with metrics.model_asked(name):
+            async with model.passed_on(path, body) as answer:
+                if not body.get("stream") or not answer.is_success:
+                    said = await model.as_json(answer)
+                    if not isinstance(said, dict) or not count.told(said.get("usage")):
+                        count.written = estimated(json.dumps(said))
+                    runs.spent(recall.owner, name, count)
+                    stored = recall.keeps and await recall.keep(asked or [], content_of(said, "message"))
+                    headers = {"X-Swarm-Stored": "yes" if stored else "no"} if recall.keeps else {}
+                    return JSONResponse(said, answer.status_code, headers)
+                try:
+                    async for data in answer.aiter_bytes():
+                        sent_on = count.pass_by(data)
+                        if count.whole:  # who has read the end may leave, so it is kept before that is sent
+                            await recall.keep(asked or [], count.heard)
+                        run.tell(Piece(sent_on.decode(errors="replace")))
+                except httpx.HTTPError as error:
+                    log.warning("the model broke off", extra={"cause": type(error).__name__})
+                    raise Problem(HTTPStatus.BAD_GATEWAY, BROKEN_OFF) from error
+                finally:
+                    runs.spent(recall.owner, name, count)
+        return None
 
     @app.post("/v1/chat/completions", tags=["OpenAI's interface"])
-    async def chat(asked: Chat, user: Caller, headers: Annotated[Headers, Header()]) -> Response:
+    async def chat(asked: Chat, user: Caller, headers: Annotated[Headers, Header()], request: Request) -> Response:
         body = asked.model_dump(exclude_unset=True)
         metadata = asked.metadata or Metadata()
         if body.pop("metadata", None) and metadata.model_extra:  # an empty one OpenAI's own server would refuse
             body["metadata"] = metadata.model_extra
-        given = "max_completion_tokens" if asked.max_completion_tokens else "max_tokens"
-        body[given] = min(body.get(given) or settings.max_tokens, settings.max_tokens)
-        return await passed_on("chat/completions", body, await recalls.of(user, headers, metadata))
+        given = [name for name in ("max_tokens", "max_completion_tokens") if body.get(name)] or ["max_tokens"]
+        body |= {name: min(body.get(name) or settings.max_tokens, settings.max_tokens) for name in given}
+        return await passed_on(request, "chat/completions", body, await recalls.of(user, headers, metadata))
 
     @app.post("/v1/embeddings", tags=["OpenAI's interface"])
-    async def embeddings(asked: Embeddings, user: Caller) -> Response:
+    async def embeddings(asked: Embeddings, user: Caller, request: Request) -> Response:
         nothing = await recalls.of(user, Headers(), Metadata())
-        return await passed_on("embeddings", asked.model_dump(exclude_unset=True), nothing)
+        return await passed_on(request, "embeddings", asked.model_dump(exclude_unset=True), nothing)
 
     @app.get("/v1/models", tags=["OpenAI's interface"])
     async def list_models(_: Caller) -> dict[str, Any]:
@@ -120,16 +151,12 @@ def install(
         return {"object": "list", "data": data}
 
 
-async def _told(
-    answer: httpx.Response, count: StreamCount, keep: Callable[[str], Awaitable[bool]], leaving: AsyncExitStack
-) -> AsyncIterator[bytes]:
-    """The answer as it comes. Who has read its end may leave, so it is kept before that is sent."""
-    try:
-        async with leaving:
-            async for data in answer.aiter_bytes():
-                if count.pass_by(data):
-                    await keep(count.heard)
-                yield data
-    except httpx.HTTPError as error:
-        log.warning("the model broke off", extra={"cause": type(error).__name__})
-        yield f'data: {{"error": {{"message": "{BROKEN_OFF}"}}}}\n\n'.encode()
+async def _told(event: Piece | Done, run: Run, leaving: AsyncExitStack) -> AsyncIterator[str]:
+    """The answer as it comes; the last event says it when it is not whole."""
+    async with leaving:
+        try:
+            while isinstance(event, Piece):
+                yield event.text
+                event = await run.next()
+        except Problem as problem:
+            yield f"data: {json.dumps({'error': {'message': problem.detail, 'code': problem.status_code}})}\n\n"

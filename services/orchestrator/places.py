@@ -1,19 +1,20 @@
-"""Whose turn is it? The model works at so many tasks side by side, in all processes together.
+"""Whose turn is it? A model works at so many tasks side by side, in all processes together.
 
-A task belongs to the process that took its request, as long as that process says so now and then. Places are given
-first to those users who have the fewest, then to who came first. What a process leaves behind when it dies, another one
+A task belongs to the process that took its request (its ``worker``), as long as that says so now and then, and until it
+has ended there: a task that is cancelled has its place until then. Places are given first to those users who have the
+fewest, then to who came first; no user has all of a model's. What a process leaves behind when it dies, another one
 takes over.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import text
 
-from common.postgres import Database, lock_key
+from common.postgres import Database, lock
 from orchestrator.tasks import Task, shown
 
 LEASE_SECONDS = 15
@@ -21,37 +22,44 @@ LEASE_SECONDS = 15
 
 _GRANT = text("""
     WITH live AS (
-        SELECT user_id, count(*) AS places FROM orchestrator.tasks
-        WHERE state = 'running' AND lease_until > now() GROUP BY user_id
+        SELECT model, user_id, count(*) AS places FROM orchestrator.tasks
+        WHERE worker IS NOT NULL AND state <> 'queued' AND lease_until > now() GROUP BY model, user_id
     ), turns AS (
-        SELECT id, created_at, coalesce(places, 0)
-            + row_number() OVER (PARTITION BY user_id ORDER BY created_at, id) AS turn
-        FROM orchestrator.tasks LEFT JOIN live USING (user_id)
-        WHERE state = 'queued' AND lease_until > now() AND deadline > now()
+        SELECT id, model, created_at, coalesce(places, 0)
+            + row_number() OVER (PARTITION BY model, user_id ORDER BY created_at, id) AS turn
+        FROM orchestrator.tasks LEFT JOIN live USING (model, user_id)
+        WHERE worker IS NOT NULL AND state = 'queued' AND lease_until > now() AND deadline > now()
+    ), numbered AS (
+        SELECT id, row_number() OVER (PARTITION BY model ORDER BY turn, created_at, id)
+            + (SELECT coalesce(sum(places), 0) FROM live WHERE live.model = turns.model) AS number
+        FROM turns WHERE turn <= :share
     )
-    UPDATE orchestrator.tasks SET state = 'running', updated_at = now() WHERE id IN (
-        SELECT id FROM turns ORDER BY turn, created_at, id
-        LIMIT greatest(0, :places - (SELECT coalesce(sum(places), 0) FROM live))
-    )
+    UPDATE orchestrator.tasks SET state = 'running', updated_at = now()
+    WHERE id IN (SELECT id FROM numbered WHERE number <= :places)
+""")
+_FREE = text("""
+    UPDATE orchestrator.tasks SET worker = NULL
+    WHERE worker = :worker AND state NOT IN ('queued', 'running') AND id <> ALL(:ids)
 """)
 _RENEW = text("""
     UPDATE orchestrator.tasks SET lease_until = now() + make_interval(secs => :lease)
-    WHERE worker = :worker AND state IN ('queued', 'running') RETURNING id, state
+    WHERE worker = :worker RETURNING id, state
 """)
 _ADOPT = text("""
     UPDATE orchestrator.tasks
     SET worker = :worker, state = 'queued', lease_until = now() + make_interval(secs => :lease)
     WHERE id IN (
         SELECT id FROM orchestrator.tasks
-        WHERE state IN ('queued', 'running') AND lease_until <= now() AND deadline > now() AND token IS NOT NULL
+        WHERE worker IS NOT NULL AND state IN ('queued', 'running') AND lease_until <= now() AND deadline > now()
+            AND token IS NOT NULL
         ORDER BY created_at LIMIT 8 FOR UPDATE SKIP LOCKED
     ) RETURNING
         id, state, prompt, model, session, answer, error, stored, created_at, updated_at, deadline,
         user_id, username, token
 """)
 _RELEASE = text("""
-    UPDATE orchestrator.tasks SET state = 'queued', lease_until = now()
-    WHERE worker = :worker AND id = ANY(:ids) AND state IN ('queued', 'running')
+    UPDATE orchestrator.tasks
+    SET lease_until = now(), state = CASE state WHEN 'running' THEN 'queued' ELSE state END WHERE worker = :worker
 """)
 
 
@@ -65,21 +73,24 @@ class Owner:
 
 
 class Places:
-    """The places at the model, as one process sees them."""
+    """The places at each model, ``count`` of them, as one process sees them. A quarter is for others than who has the
+    rest."""
 
     def __init__(self, database: Database, count: int) -> None:
         self._database = database
-        self._count = count
+        self._counts = {"places": count, "share": max(1, count * 3 // 4)}
         self.worker = uuid.uuid4()
 
-    async def look(self) -> dict[uuid.UUID, str]:
-        """Say that we live, and give free places away. Returns the state of each task that is still ours."""
+    async def look(self, ids: Collection[uuid.UUID]) -> dict[uuid.UUID, str]:
+        """Say that we live and are at the tasks ``ids``, and give free places away. Returns the state of each that is
+        still ours."""
         mine = {"worker": self.worker, "lease": LEASE_SECONDS}
         async with self._database.begin() as connection:
             await connection.execute(_RENEW, mine)
         async with self._database.begin() as connection:
-            await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock_key("places")})
-            await connection.execute(_GRANT, {"places": self._count})
+            await lock(connection, "places")
+            await connection.execute(_FREE, {"worker": self.worker, "ids": list(ids)})
+            await connection.execute(_GRANT, self._counts)
             rows = (await connection.execute(_RENEW, mine)).all()
         return {row.id: row.state for row in rows}
 
@@ -89,7 +100,7 @@ class Places:
             rows = (await connection.execute(_ADOPT, {"worker": self.worker, "lease": LEASE_SECONDS})).all()
         return [(shown(row), Owner(row.user_id, row.username, row.token)) for row in rows]
 
-    async def release(self, ids: Sequence[uuid.UUID]) -> None:
-        """Let others take over these tasks, at once."""
+    async def release(self) -> None:
+        """Say that we are at nothing any more: others take over what has not ended, at once."""
         async with self._database.connect() as connection:
-            await connection.execute(_RELEASE, {"worker": self.worker, "ids": list(ids)})
+            await connection.execute(_RELEASE, {"worker": self.worker})

@@ -11,20 +11,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from http import HTTPStatus
+from typing import Any
+
+from starlette.requests import Request
 
 from common import metrics
 from common.postgres import Database
 from common.problems import Problem, Unavailable
 from orchestrator.conversation import Message, known
 from orchestrator.memory import Memory
-from orchestrator.model import ModelFailed, Models
+from orchestrator.model import Models
 from orchestrator.places import LEASE_SECONDS, Owner, Places
-from orchestrator.spending import Spending, estimated
+from orchestrator.spending import Count, Spending, estimated
 from orchestrator.tasks import UNFINISHED, Task, Tasks
 
 log = logging.getLogger("runs")
@@ -44,51 +48,75 @@ class Piece:
 
 @dataclass(frozen=True)
 class Done:
-    """The end of a task that was done."""
+    """The end of what was done, and what its work gave: the task, if it is one of ours."""
 
-    task: Task
-
-
-@dataclass(frozen=True)
-class Failed:
-    """The end of a task that was not: ``status`` and ``sentence`` for the user."""
-
-    status: HTTPStatus
-    sentence: str
+    result: Any
 
 
-type Event = Piece | Done | Failed
+type Event = Piece | Done | Problem
+type Work = Callable[[Run], Awaitable[Any]]
 
-CANCELLED = Failed(HTTPStatus.CONFLICT, "The task was cancelled.")
-STOPPED = Failed(
-    HTTPStatus.SERVICE_UNAVAILABLE, "The orchestrator is stopping; the task will be done: ask for it later."
-)
+
+class Cancelled(Problem):
+    """The owner does not want it any more, or nobody waits for it."""
+
+    def __init__(self) -> None:
+        super().__init__(HTTPStatus.CONFLICT, "The task was cancelled.")
+
+
+class Stopped(Problem):
+    """It was begun by a process that stops."""
+
+    def __init__(self, will_be: str = "") -> None:
+        super().__init__(
+            HTTPStatus.SERVICE_UNAVAILABLE, f"The orchestrator is stopping{will_be}.", headers={"Retry-After": "1"}
+        )
 
 
 class Run:
-    """A task being done here. Its events: pieces, then one end."""
+    """A task being done here; or ``work`` that is no task of ours, and only has its place. Its events: pieces, then one
+    end."""
 
-    def __init__(self, task: Task, owner: Owner) -> None:
+    def __init__(self, task: Task, owner: Owner, work: Work | None) -> None:
         self.task = task
         self.owner = owner
+        self.kept = work is None
         self.place = asyncio.Event()
         self.work: asyncio.Task[None] | None = None
-        self.end: Failed | None = None
+        self.end: Problem | None = None
         self._events: asyncio.Queue[Event] = asyncio.Queue()
 
     def tell(self, event: Event) -> None:
         """Let ``event`` have happened."""
         self._events.put_nowait(event)
 
-    async def next(self) -> Event:
-        """What happens next. Nothing does after ``Done`` or ``Failed``."""
-        return await self._events.get()
+    async def next(self, request: Request | None = None) -> Piece | Done:
+        """What happens next; nothing does after ``Done``. Raises the ``Problem`` that it ends with. When the client of
+        ``request`` has gone it is cancelled: nobody would have the answer."""
+        leaving = asyncio.ensure_future(_left(request)) if request else None
+        if leaving:
+            leaving.add_done_callback(lambda left: left.cancelled() or self.stop(Cancelled()))
+        try:
+            event = await self._events.get()
+        finally:
+            if leaving:
+                leaving.cancel()
+        if isinstance(event, Problem):
+            event.more["task_id"] = str(self.task.id)
+            raise event
+        return event
 
-    def stop(self, end: Failed) -> None:
+    def stop(self, end: Problem) -> None:
         """End it now, in this way."""
         self.end = self.end or end
         if self.work is not None:
             self.work.cancel()
+
+
+async def _left(request: Request) -> None:
+    """Wait until the client of ``request``, whose body is read, has gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 @dataclass(frozen=True)
@@ -118,7 +146,6 @@ class Runs:
         self._memory = aides.memory
         self._models = aides.models
         self._spending = aides.spending
-        self._limit_seconds = limits.seconds
         self._limits = limits
         self._runs: dict[uuid.UUID, Run] = {}
         self._wake = asyncio.Event()
@@ -133,63 +160,43 @@ class Runs:
             looking.cancel()
             left = list(self._runs.values())
             for run in left:
-                run.stop(STOPPED)
+                run.stop(Stopped("; the task will be done: ask for it later" if run.kept else ""))
             await asyncio.gather(looking, *(run.work for run in left if run.work), return_exceptions=True)
             with suppress(Unavailable, TimeoutError):
                 async with asyncio.timeout(SAVE_SECONDS):
-                    await self._places.release([run.task.id for run in left])
+                    await self._places.release()
                     await self._spending.flush()
 
     @asynccontextmanager
-    async def start(self, task: Task, owner: Owner) -> AsyncIterator[Run]:
-        """Queue ``task``. Whoever leaves before its end cancels it. Raises ``Unavailable`` when it cannot be kept."""
-        run = await self.queue(task, owner)
+    async def start(self, task: Task, owner: Owner, work: Work | None = None) -> AsyncIterator[Run]:
+        """Queue ``task``. Whoever leaves before its end cancels it. Raises as ``queue``."""
+        run = await self.queue(task, owner, work)
         try:
             yield run
         finally:
-            run.stop(CANCELLED)
+            run.stop(Cancelled())
 
-    async def queue(self, task: Task, owner: Owner) -> Run:
-        """Queue ``task``, to be done whoever waits for it. Raises as ``start``."""
+    async def queue(self, task: Task, owner: Owner, work: Work | None = None) -> Run:
+        """Queue ``task``, to be done whoever waits for it; or ``work`` that takes a place as it would, and is shown as
+        it until it ends. Raises a ``Problem`` when the user's day or tasks are used up, or it cannot be kept."""
         await self._spending.check(owner.user_id)
         lease = datetime.now(UTC) + timedelta(seconds=LEASE_SECONDS)
-        more = {"user_id": owner.user_id, "username": owner.username, "token": owner.token}
-        await self._tasks.add(task, worker=self._places.worker, lease_until=lease, **more)
-        return self._begin(task, owner)
+        more = {"worker": self._places.worker, "lease_until": lease, "username": owner.username}
+        await self._tasks.add(task, owner.user_id, token=None if work else owner.token, **more)
+        return self._begin(task, owner, work)
 
-    @asynccontextmanager
-    async def place(self, task: Task, owner: Owner) -> AsyncIterator[None]:
-        """A place at the model for what is no task of ours; ``task`` stands for it meanwhile. Raises a ``Problem`` when
-        none is free in time, or the user's day is used up."""
-        await self._spending.check(owner.user_id)
-        lease = datetime.now(UTC) + timedelta(seconds=LEASE_SECONDS)
-        more = {"user_id": owner.user_id, "username": owner.username, "token": None}
-        await self._tasks.add(task, worker=self._places.worker, lease_until=lease, **more)
-        run = self._runs[task.id] = Run(task, owner)
-        self._wake.set()
-        try:
-            async with asyncio.timeout(self._limit_seconds):
-                await run.place.wait()
-            yield
-        except TimeoutError as error:
-            raise Problem(HTTPStatus.GATEWAY_TIMEOUT, "The model is busy: no place was free in time.") from error
-        finally:
-            self._ended(run)
-            with suppress(Problem):
-                await asyncio.shield(self._tasks.remove(task.id))
-
-    def spent(self, owner: Owner, model: str, tokens: int) -> None:
+    def spent(self, owner: Owner, model: str, count: Count) -> None:
         """Count what ``model`` has read and written for a user."""
-        self._spending.add(owner.user_id, model, tokens)
+        self._spending.add(owner.user_id, model, count)
 
     def cancelled(self, task_id: uuid.UUID) -> None:
         """Stop the task, should it be done here; where it is done elsewhere, that process sees it soon."""
         if task_id in self._runs:
-            self._runs[task_id].stop(CANCELLED)
+            self._runs[task_id].stop(Cancelled())
 
-    def _begin(self, task: Task, owner: Owner) -> Run:
-        run = self._runs[task.id] = Run(task, owner)
-        run.work = asyncio.create_task(self._do(run))
+    def _begin(self, task: Task, owner: Owner, work: Work | None = None) -> Run:
+        run = self._runs[task.id] = Run(task, owner, work)
+        run.work = asyncio.create_task(self._do(run, partial(self._with_place, work=work) if work else self._answered))
         run.work.add_done_callback(lambda _: self._ended(run))
         self._wake.set()
         return run
@@ -210,8 +217,7 @@ class Runs:
                         log.info("taken over", extra={"task": str(task.id)})
                         self._begin(task, owner)
                 self._count()
-                if self._runs:
-                    await self._give_places()
+                await self._give_places()
                 await self._spending.flush()
             except Unavailable:
                 pass  # those that run go on; the rest waits
@@ -228,75 +234,83 @@ class Runs:
 
     async def _give_places(self) -> None:
         known = list(self._runs.values())
-        ours = await self._places.look()
+        ours = await self._places.look(self._runs)
         for run in known:
             state = ours.get(run.task.id)
             if state == "running":
                 if not run.place.is_set():
                     metrics.WAITED.observe((datetime.now(UTC) - run.task.created_at).total_seconds())
                 run.place.set()
-            elif state is None and run.task.state in UNFINISHED:
-                run.stop(CANCELLED)  # by its owner, at another process
+            elif state != "queued" and run.task.state in UNFINISHED:
+                run.stop(Cancelled())  # by its owner, at another process
 
-    async def _do(self, run: Run) -> None:
-        """Do the task, and keep and tell its end, whichever it is."""
-        task = run.task
+    async def _do(self, run: Run, work: Work) -> None:
+        """Do the work, and keep and tell its end, whichever it is."""
+        end: Done | Problem
         try:
-            run.tell(Done(await self._answered(run)))
-            return
+            end = Done(await work(run))
         except asyncio.CancelledError:
-            end = run.end or STOPPED
-            if end is CANCELLED:
-                await self._keep_end(task, "cancelled", "Its owner cancelled it, or nobody waited for the answer.")
-            run.tell(end)
-            return
-        except ModelFailed as error:
-            failed = Failed(error.status, str(error))
+            end = run.end or Stopped()
         except Problem as problem:
-            failed = Failed(HTTPStatus(problem.status_code), problem.detail)
+            end = problem
         except Exception:
-            log.exception("a mistake of this service", extra={"task": str(task.id)})
-            failed = Failed(HTTPStatus.INTERNAL_SERVER_ERROR, "This service made a mistake; its log says more.")
-        log.warning("a task failed: %s", failed.sentence, extra={"task": str(task.id)})
-        await self._keep_end(task, "failed", failed.sentence)
-        run.tell(failed)
+            log.exception("a mistake of this service", extra={"task": str(run.task.id)})
+            end = Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "This service made a mistake; its log says more.")
+        if not run.kept:
+            run.task.state = "done"
+            with suppress(Problem, asyncio.CancelledError):
+                await asyncio.shield(self._tasks.remove(run.task.id))
+        elif isinstance(end, Cancelled):
+            await self._keep_end(run.task, "cancelled", "Its owner cancelled it, or nobody waited for the answer.")
+        elif isinstance(end, Problem) and not isinstance(end, Stopped):
+            log.warning("a task failed: %s", end.detail, extra={"task": str(run.task.id)})
+            await self._keep_end(run.task, "failed", end.detail)
+        run.tell(end)
+
+    async def _with_place(self, run: Run, work: Work) -> Any:
+        try:
+            async with asyncio.timeout(self._limits.seconds):
+                await run.place.wait()
+        except TimeoutError as error:
+            raise Problem(HTTPStatus.GATEWAY_TIMEOUT, "The model is busy: no place was free in time.") from error
+        return await work(run)
 
     async def _answered(self, run: Run) -> Task:
         task, owner = run.task, run.owner
         pieces: list[str] = []
-        asked = 0
+        count = None
         try:
-            async with asyncio.timeout(self._limit_seconds):
+            async with asyncio.timeout(self._limits.seconds):
                 await run.place.wait()
                 task.state = "running"
                 task.context = await self._memory.search(owner, task.prompt)
                 said: list[Message] = await self._memory.said(owner, task.session) if task.session else []
                 before = known(task.context, said, len(task.prompt), self._limits.context_tokens)
                 messages: list[Message] = [*before, {"role": "user", "content": task.prompt}]
-                asked = estimated(*(one["content"] for one in messages))
-                answering = self._models[task.model].answer(task.model, messages, self._limits.answer_tokens)
+                count = Count(estimated(*(one["content"] for one in messages)))
+                answering = self._models[task.model].answer(task.model, messages, self._limits.answer_tokens, count)
                 async with aclosing(answering) as answered:
                     with metrics.model_asked(task.model):
                         async for piece in answered:
                             pieces.append(piece)
                             run.tell(Piece(piece))
         except TimeoutError as error:
-            raise ModelFailed(
+            raise Problem(
                 HTTPStatus.GATEWAY_TIMEOUT,
-                f"The model had not finished its answer after {self._limit_seconds:g} seconds.",
+                f"The model had not finished its answer after {self._limits.seconds:g} seconds.",
             ) from error
         finally:
-            if asked:
-                self.spent(owner, task.model, asked + estimated("".join(pieces)))
+            if count:
+                self.spent(owner, task.model, count)
         answer = "".join(pieces).replace("\x00", "").strip()
         if not answer:
-            raise ModelFailed(HTTPStatus.BAD_GATEWAY, "The model answered with nothing.")
+            raise Problem(HTTPStatus.BAD_GATEWAY, "The model answered with nothing.")
         task.answer = answer
         about = {"task_id": str(task.id)}
         task.stored = await self._memory.remember(owner, task.prompt, answer, session=task.session, about=about)
         task.state = "done"
         if not await self._tasks.save(task, self._places.worker):
-            raise Problem(CANCELLED.status, CANCELLED.sentence)
+            raise Cancelled
         return task
 
     async def _keep_end(self, task: Task, state: str, sentence: str) -> None:

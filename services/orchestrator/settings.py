@@ -13,7 +13,7 @@ TOKENS_PER_USER_DAY     10000000              read and written by models for one
 CONTEXT_TOKENS          8192                  of memories, session and prompt together; the oldest are left out first
 MODEL_API_KEY                                 sent to the model as a bearer token, when set
 MODEL_TIMEOUT_SECONDS   120                   a task fails when its answer is not complete by then
-MODEL_CONCURRENCY       16                    tasks that the model works at, side by side; others are queued
+MODEL_CONCURRENCY       16                    tasks that a model works at, side by side; others are queued
 TASKS_PER_USER          32                    that are not done, and no more
 TASK_TTL_SECONDS        604800                a task is forgotten this long after its last change
 ======================  ====================  ===================================================

@@ -61,10 +61,11 @@ class Spending:
         self._known[user_id] = (time.monotonic(), tokens)
         return tokens
 
-    def add(self, user_id: uuid.UUID, model: str, tokens: int) -> None:
-        """Count ``tokens`` of ``model`` for this day; ``flush`` keeps them."""
-        metrics.TOKENS.labels(model).inc(tokens)
-        self._counted[user_id] += tokens
+    def add(self, user_id: uuid.UUID, model: str, count: Count) -> None:
+        """Count the tokens of an answer of ``model`` for this day; ``flush`` keeps them."""
+        for kind, tokens in (("read", count.read), ("written", count.written)):
+            metrics.TOKENS.labels(model, kind).inc(tokens)
+            self._counted[user_id] += tokens
 
     async def flush(self) -> None:
         """Keep what was counted. Raises ``Unavailable``; nothing is forgotten then."""
@@ -97,12 +98,6 @@ def estimated(*texts: str) -> int:
     return sum(-(-len(text) // CHARACTERS_OF_A_TOKEN) for text in texts)
 
 
-def told(usage: Any) -> int | None:
-    """How many tokens a server says that it has used, if it says so."""
-    total = usage.get("total_tokens") if isinstance(usage, dict) else None
-    return total if isinstance(total, int) and not isinstance(total, bool) and total >= 0 else None
-
-
 def content_of(answer: Any, within: str) -> str:
     """The text of an answer of the chat API, where it is: in its "message", or in the "delta" of an event."""
     try:
@@ -113,38 +108,49 @@ def content_of(answer: Any, within: str) -> str:
     return content if isinstance(content, str) else ""
 
 
-class StreamCount:
-    """Counts the tokens of an answer while its bytes pass: an event has about one, unless the server says how many.
-    If it ``hears``, it has the text as well."""
+class Count:
+    """Counts the tokens of an answer while it passes: an event has about one, unless the server says how many. If it
+    ``hears``, it has the text as well."""
 
-    def __init__(self, asked: int, *, hears: bool = False) -> None:
-        """The question had ``asked`` tokens."""
-        self._asked = asked
-        self._hears = hears
+    def __init__(self, read: int, *, hears: bool = False, shows: bool = True) -> None:
+        """The question had about ``read`` tokens. What the server says of both is to be sent on if it ``shows``."""
+        self.read = read
+        self.written = 0
         self.heard = ""
-        self._events = 0
-        self._told: int | None = None
+        self.whole = False
+        self._hears = hears
+        self._shows = shows
+        self._told = False
         self._line = b""
 
-    def pass_by(self, data: bytes) -> bool:
-        """See some bytes: whether the answer is whole with them, and was heard."""
+    def pass_by(self, data: bytes) -> bytes:
+        """See some bytes. Returns what is to be sent on, in whole lines; the answer is ``whole`` when its end is among
+        them, and it was heard."""
         *lines, self._line = (self._line + data).split(b"\n")
-        for line in lines:
-            if line.startswith(b"data: {"):
-                self._events += 1
-                if self._hears or b'"usage"' in line:
-                    try:
-                        event = json.loads(line[6:])
-                    except ValueError:
-                        self._hears = False
-                        continue
-                    self._hears &= "error" not in event
-                    self.heard += content_of(event, "delta")
-                    used = told(event.get("usage"))
-                    self._told = used if used is not None else self._told
-        return self._hears and any(line.startswith(b"data: [DONE]") for line in lines)
+        return b"".join(line + b"\n" for line in lines if self._is_sent_on(line))
 
-    @property
-    def tokens(self) -> int:
-        """As far as is known by now."""
-        return self._told if self._told is not None else self._asked + self._events
+    def _is_sent_on(self, line: bytes) -> bool:
+        self.whole |= self._hears and line.startswith(b"data: [DONE]")
+        if not line.startswith(b"data: {"):
+            return True
+        self.written += not self._told
+        if not self._hears and b'"usage"' not in line:
+            return True
+        try:
+            event = json.loads(line[6:])
+        except ValueError:
+            self._hears = False
+            return True
+        self._hears &= "error" not in event
+        self.heard += content_of(event, "delta")
+        return not self.told(event.get("usage")) or self._shows or bool(event.get("choices"))
+
+    def told(self, usage: Any) -> bool:
+        """Take what a server says that it has used, if it says so."""
+        if not isinstance(usage, dict):
+            return False
+        total, read = usage.get("total_tokens"), usage.get("prompt_tokens") or 0
+        if type(total) is not int or type(read) is not int or not 0 <= read <= total:
+            return False
+        self.read, self.written, self._told = read, total - read, True
+        return True

@@ -49,6 +49,7 @@ class KeptTask(Table):
         Index("tasks_of_user", "user_id", "created_at"),
         Index("tasks_by_change", "updated_at"),
         Index("tasks_unfinished", "created_at", postgresql_where=text("state IN ('queued', 'running')")),
+        Index("tasks_held", "worker", postgresql_where=text("worker IS NOT NULL")),
     )
 
 

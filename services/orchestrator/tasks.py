@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import delete, func, insert, select, text, update
 
-from common.postgres import Database
+from common.postgres import Database, lock
 from common.problems import Problem
 from orchestrator.tables import KeptTask
 
@@ -76,11 +76,13 @@ class Tasks:
         self._ttl = timedelta(seconds=ttl_seconds)
         self._unfinished = unfinished
 
-    async def add(self, task: Task, **more: Any) -> None:
-        """Keep a new ``task``, whose other columns are ``more``. Raises 429 when its user has too many unfinished."""
-        mine = select(func.count()).where(KeptTask.user_id == more["user_id"], KeptTask.state.in_(UNFINISHED))
-        values = {**task.model_dump(exclude={"context"}), "context": [], **more}
-        async with self._database.connect() as connection:
+    async def add(self, task: Task, user_id: uuid.UUID, **more: Any) -> None:
+        """Keep a new ``task`` of a user, whose other columns are ``more``. Raises 429 when they have too many that have
+        not ended."""
+        mine = select(func.count()).where(KeptTask.user_id == user_id, KeptTask.worker.is_not(None))
+        values = {**task.model_dump(exclude={"context"}), "context": [], "user_id": user_id, **more}
+        async with self._database.begin() as connection:
+            await lock(connection, f"tasks of {user_id}")
             if (await connection.execute(mine.where(KeptTask.deadline > func.now()))).scalar_one() >= self._unfinished:
                 raise Problem(
                     HTTPStatus.TOO_MANY_REQUESTS,
@@ -95,7 +97,7 @@ class Tasks:
         values = task.model_dump(exclude={"id", "context"})
         values["context"] = [one.model_dump(mode="json") for one in task.context]
         if task.state not in UNFINISHED:
-            values["token"] = None
+            values |= {"token": None, "worker": None}
         ours = (KeptTask.id == task.id, KeptTask.worker == worker, KeptTask.state.in_(UNFINISHED))
         async with self._database.connect() as connection:
             return (await connection.execute(update(KeptTask).where(*ours).values(**values))).rowcount == 1
@@ -115,11 +117,11 @@ class Tasks:
             return [shown(row) for row in await connection.execute(statement)]
 
     async def cancel(self, user_id: uuid.UUID, task_id: uuid.UUID) -> bool:
-        """Stop a task that is not done, forget one that is. False when ``user_id`` has no such task."""
+        """Stop a task that has not ended, forget one that has. False when ``user_id`` has no such task."""
         this = (KeptTask.id == task_id, KeptTask.user_id == user_id)
         values = {"state": "cancelled", "error": "You cancelled it.", "token": None, "updated_at": func.now()}
         async with self._database.connect() as connection:
-            stop = update(KeptTask).where(*this, KeptTask.state.in_(UNFINISHED)).values(**values)
+            stop = update(KeptTask).where(*this, KeptTask.worker.is_not(None)).values(**values)
             if (await connection.execute(stop)).rowcount:
                 return True
             return bool((await connection.execute(delete(KeptTask).where(*this))).rowcount)

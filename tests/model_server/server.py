@@ -134,7 +134,11 @@ class Handler(BaseHTTPRequestHandler):
         if model == "caller" and messages[-1]["role"] != "tool":
             return self._call(json.loads(body)["tools"][0]["function"]["name"])
         pieces = [] if model == "empty" else words(reply(messages))
-        return self._stream(model, pieces) if stream else self._whole(model, pieces)
+        usage = used(messages, pieces)
+        if not stream:
+            return self._said(model, {"role": "assistant", "content": "".join(pieces)}, "stop", usage)
+        told = (json.loads(body).get("stream_options") or {}).get("include_usage")
+        return self._stream(model, pieces, usage if told else None)
 
     def _embeddings(self, body: bytes) -> None:
         texts = json.loads(body)["input"]
@@ -146,25 +150,19 @@ class Handler(BaseHTTPRequestHandler):
 
     def _call(self, name: str) -> None:
         call = {"id": "call-1", "type": "function", "function": {"name": name, "arguments": '{"what": "the sky"}'}}
-        self._said("caller", {"role": "assistant", "content": None, "tool_calls": [call]}, "tool_calls", [])
+        self._said("caller", {"role": "assistant", "content": None, "tool_calls": [call]}, "tool_calls", used([], []))
 
-    def _whole(self, model: str, pieces: list[str]) -> None:
-        self._said(model, {"role": "assistant", "content": "".join(pieces)}, "stop", pieces)
-
-    def _said(self, model: str, message: dict[str, Any], reason: str, pieces: list[str]) -> None:
+    def _said(self, model: str, message: dict[str, Any], reason: str, usage: dict[str, int]) -> None:
         choice = {"index": 0, "message": message, "finish_reason": reason}
-        usage = {"prompt_tokens": 1, "completion_tokens": len(pieces), "total_tokens": 1 + len(pieces)}
-        self._send(
-            200,
-            {"id": "1", "created": 0, "object": "chat.completion", "model": model, "choices": [choice], "usage": usage},
-        )
+        said = {"id": "1", "created": 0, "object": "chat.completion", "model": model, "choices": [choice]}
+        self._send(200, {**said, "usage": usage})
 
-    def _stream(self, model: str, pieces: list[str]) -> None:
+    def _stream(self, model: str, pieces: list[str], usage: dict[str, int] | None) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        for count, data in enumerate(chunks(model, pieces)):
+        for count, data in enumerate(chunks(model, pieces, usage)):
             if model == "cut" and count == 3:
                 self.close_connection = True
                 return
@@ -188,19 +186,25 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
 
-def chunks(model: str, pieces: list[str]) -> Iterator[str]:
-    """The events of a stream: the role, the pieces, the reason to stop, the end."""
+def used(messages: list[dict[str, Any]], pieces: list[str]) -> dict[str, int]:
+    """What an answer is said to have cost: its words, and those of the question."""
+    read = sum(len(words(one["content"])) for one in messages)
+    return {"prompt_tokens": read, "completion_tokens": len(pieces), "total_tokens": read + len(pieces)}
+
+
+def chunks(model: str, pieces: list[str], usage: dict[str, int] | None) -> Iterator[str]:
+    """The events of a stream: the role, the pieces, the reason to stop, the ``usage`` if that is asked for, the end."""
+    event: dict[str, Any] = {"id": "1", "created": 0, "object": "chat.completion.chunk", "model": model}
 
     def chunk(delta: dict[str, str], reason: str | None = None) -> str:
-        choice = {"index": 0, "delta": delta, "finish_reason": reason}
-        return json.dumps(
-            {"id": "1", "created": 0, "object": "chat.completion.chunk", "model": model, "choices": [choice]}
-        )
+        return json.dumps({**event, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]})
 
     yield chunk({"role": "assistant", "content": ""})
     for piece in pieces:
         yield chunk({"content": piece})
     yield chunk({}, "stop")
+    if usage:
+        yield json.dumps({**event, "choices": [], "usage": usage})
     yield "[DONE]"
 
 

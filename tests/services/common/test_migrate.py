@@ -37,7 +37,7 @@ async def test_tables_that_services_made_for_themselves_are_taken_over(empty: di
         "INSERT INTO memory.memories VALUES ($1, $1, 'text', '{\"a\": \"b\"}', array_fill(1, ARRAY[256])::vector)",
         user,
     )
-    assert await migrated(empty) == await migrated(empty) == "0004"
+    assert await migrated(empty) == await migrated(empty) == "0005"
     assert "alice" in await execute(empty, "SELECT username FROM auth.users WHERE NOT is_admin")
     assert await execute(empty, "SELECT memories, bytes FROM memory.usage") == "<Record memories=1 bytes=14>"
 

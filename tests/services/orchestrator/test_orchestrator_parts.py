@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from orchestrator.conversation import NOTES, known, remembrance, text_of
 from orchestrator.model import Model
 from orchestrator.settings import OrchestratorSettings
-from orchestrator.spending import StreamCount, estimated, told
+from orchestrator.spending import Count, estimated
 from orchestrator.tasks import Context, new_task
 
 
@@ -121,13 +121,15 @@ def test_models_that_are_not_understood(wrong: dict[str, Any]) -> None:
 
 def test_tokens_are_counted_as_the_server_counts_or_else_estimated() -> None:
     assert estimated("", "a", "abc", "abcd") == 0 + 1 + 1 + 2
-    assert (told({"total_tokens": 7}), told({"total_tokens": True}), told(None), told({})) == (7, None, None, None)
-    count = StreamCount(asked=5)
-    count.pass_by(b'data: {"choices": []}\n\nda')
-    count.pass_by(b'ta: {"choices": [1]}\n\n')
-    assert count.tokens == 5 + 2
-    count.pass_by(b'data: {"usage": null}\n\ndata: {"usage": {"total_tokens": 40}}\n\ndata: [DONE]\n\n')
-    assert count.tokens == 40
+    count = Count(5)
+    for usage in ({"total_tokens": True}, None, {}, {"total_tokens": 1, "prompt_tokens": 2}, {"total_tokens": "7"}):
+        assert not count.told(usage)
+    assert count.pass_by(b'data: {"choices": []}\n\nda') == b'data: {"choices": []}\n\n'
+    assert count.pass_by(b'ta: {"choices": [1]}\n\n') == b'data: {"choices": [1]}\n\n'
+    assert (count.read, count.written) == (5, 2)
+    count.pass_by(b'data: {"usage": null}\n\ndata: {"usage": {"total_tokens": 40, "prompt_tokens": 7}}\n\n')
+    assert count.pass_by(b"data: [DONE]\n") == b"data: [DONE]\n"
+    assert (count.read, count.written) == (7, 33)
 
 
 def event(**choice: Any) -> bytes:
@@ -150,8 +152,9 @@ def event(**choice: Any) -> bytes:
 def test_a_stream_is_heard_to_its_end_however_its_bytes_come(sent: bytes, heard: str | None) -> None:
     whole = sent + b"data: [DONE]\n\n"
     for size in (1, 7, len(whole)):
-        count = StreamCount(0, hears=True)
-        ends = [count.pass_by(whole[at : at + size]) for at in range(0, len(whole), size)]
-        assert sum(ends) == (heard is not None)
+        count = Count(0, hears=True)
+        assert b"".join(count.pass_by(whole[at : at + size]) for at in range(0, len(whole), size)) == whole
+        assert count.whole == (heard is not None)
         assert heard in (None, count.heard)
-    assert not StreamCount(0).pass_by(whole)
+    count = Count(0)
+    assert (count.pass_by(whole), count.whole) == (whole, False)

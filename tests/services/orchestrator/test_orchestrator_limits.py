@@ -1,0 +1,239 @@
+"""What somebody may take of a model, and what is left of it for others: places, parameters, tokens."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import httpx
+import pytest
+from neighbours import bearer
+from test_orchestrator_api import ask, background, spent, states
+from test_orchestrator_process import orchestrator
+
+type Start = Callable[..., Awaitable[httpx.AsyncClient]]
+CHAT: dict[str, Any] = {"model": "echo", "messages": [{"role": "user", "content": "Which colour?"}]}
+SERVE = "/v1/chat/completions"
+LEASE = timedelta(seconds=15)
+
+
+class Holding(ThreadingHTTPServer):
+    """A model that says nothing, and knows how many asked, and how many of them are still there."""
+
+    daemon_threads = True
+    asked = 0
+    there = 0
+
+
+class _Held(BaseHTTPRequestHandler):
+    server: Holding
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.asked += 1
+        self.server.there += 1
+        self.connection.recv(1)  # nothing is sent any more: it ends when who asked has gone
+        self.server.there -= 1
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def holding() -> Iterator[Holding]:
+    with Holding(("127.0.0.1", 0), _Held) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+async def forget(http: httpx.AsyncClient, user: dict[str, str]) -> None:
+    """Stop what is left, which others would take over."""
+    for task in (await http.get("/tasks", headers=user)).json()["tasks"]:
+        assert (await http.delete(f"/tasks/{task['id']}", headers=user)).status_code == 204
+
+
+def url_of(server: Holding) -> str:
+    return f"http://127.0.0.1:{server.server_address[1]}/v1"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_model_stops_for_who_has_left_and_never_begins_for_who_waited(
+    database: dict[str, Any], auth: Any, memory: Any, holding: Holding, user: dict[str, str], stream: bool
+) -> None:
+    with orchestrator(database, auth, memory, url_of(holding), MODEL_CONCURRENCY="1") as (http, _):
+
+        def leaves(seconds: float) -> None:
+            with pytest.raises(httpx.ReadTimeout):
+                httpx.post(f"{http.base_url}{SERVE}", json={**CHAT, "stream": stream}, headers=user, timeout=seconds)
+
+        clients = [threading.Thread(target=leaves, args=(seconds,)) for seconds in (4, 1.5, 1.5)]
+        for client in clients:
+            client.start()
+            while not holding.asked:
+                time.sleep(0.05)
+        for client in clients:
+            client.join()
+        time.sleep(2)
+        assert (holding.asked, holding.there) == (1, 0)
+        assert http.get("/tasks", headers=user).json() == {"tasks": []}
+
+
+async def test_a_model_has_places_of_its_own(
+    app: Callable[..., Any], database: dict[str, Any], started: Start, user: dict[str, str], other: dict[str, str],
+    words: threading.Semaphore, eventually: Callable[..., Awaitable[None]],
+) -> None:  # fmt: skip
+    http = await started(app(database, model_concurrency=1))
+    await background(http, user, "a", model="slow")
+
+    async def running() -> bool:
+        return await states(http, user) == ["running"]
+
+    await eventually(running)
+    async with asyncio.timeout(10):
+        assert (await http.post(SERVE, json=CHAT, headers=other)).status_code == 200
+        assert (await ask(http, other)).status_code == 201
+    await forget(http, user)
+
+
+async def test_nobody_has_all_places_of_a_model(
+    app: Callable[..., Any], database: dict[str, Any], started: Start, user: dict[str, str], other: dict[str, str],
+    words: threading.Semaphore, eventually: Callable[..., Awaitable[None]],
+) -> None:  # fmt: skip
+    http = await started(app(database, model_concurrency=4))
+    for number in range(8):
+        await background(http, user, f"a {number}", model="slow")
+    await background(http, other, "b", model="slow")
+
+    async def its_turn() -> bool:
+        return await states(http, other) == ["running"]
+
+    async with asyncio.timeout(10):
+        await eventually(its_turn)
+    assert sorted(await states(http, user)) == ["queued"] * 5 + ["running"] * 3
+    for who in (user, other):
+        await forget(http, who)
+
+
+async def test_who_deletes_a_call_stops_it(
+    app: Callable[..., Any], database: dict[str, Any], started: Start, user: dict[str, str], holding: Holding,
+    eventually: Callable[..., Awaitable[None]],
+) -> None:  # fmt: skip
+    one, two = [await started(app(database, model_url=url_of(holding), model_concurrency=1)) for _ in range(2)]
+    for number, at in enumerate((one, two)):  # where it runs, and elsewhere
+        asking = asyncio.create_task(one.post(SERVE, json=CHAT, headers=user))
+
+        async def asked(count: int = number + 1) -> bool:
+            return holding.asked == count
+
+        async with asyncio.timeout(10):
+            await eventually(asked)
+            [task] = (await one.get("/tasks", headers=user)).json()["tasks"]
+            assert (await at.delete(f"/tasks/{task['id']}", headers=user)).status_code == 204
+            answer = await asking
+        assert (answer.status_code, answer.json()["error"]["message"]) == (409, "The task was cancelled.")
+
+        async def gone() -> bool:
+            return holding.there == 0
+
+        async with asyncio.timeout(2):
+            await eventually(gone)
+
+
+async def test_a_place_is_free_when_the_call_has_ended_and_not_before(
+    app: Callable[..., Any], database: dict[str, Any], started: Start
+) -> None:
+    from common.postgres import Database
+    from orchestrator.places import Places
+    from orchestrator.settings import OrchestratorSettings
+    from orchestrator.tables import Table
+    from orchestrator.tasks import Tasks, new_task
+
+    store = Database(OrchestratorSettings(**database), "tests", Table.metadata)
+    tasks = Tasks(store, 60, 2)
+    async with store.running():
+        await store.prepare_until_done()
+        here, there = Places(store, 1), Places(store, 1)
+        owner = uuid.uuid4()
+
+        async def queued(places: Places) -> uuid.UUID:
+            task = new_task("a", f"model of {owner}", None, timedelta(seconds=30))
+            await tasks.add(
+                task, owner, username="x", token=None, worker=places.worker, lease_until=datetime.now(UTC) + LEASE
+            )
+            return task.id
+
+        first, second = await queued(here), await queued(there)
+        assert await here.look([first]) == {first: "running"}
+        for _ in range(2):
+            assert await tasks.cancel(owner, first)
+            assert await there.look([second]) == {second: "queued"}
+            assert await here.look([first]) == {first: "cancelled"}
+            with pytest.raises(Exception, match="You have 2 tasks"):
+                await queued(here)
+        assert await here.look([]) == {}
+        assert await there.look([second]) == {second: "running"}
+        assert await tasks.cancel(owner, first)  # it has ended: forgotten
+        assert await tasks.get(owner, first) is None
+
+
+async def test_limits_hold_for_many_at_once(
+    app: Callable[..., Any], database: dict[str, Any], started: Start, user: dict[str, str]
+) -> None:
+    two = [await started(app(database, tasks_per_user=3)) for _ in range(2)]
+    answers = await asyncio.gather(*(background(two[n % 2], user, "a", model="silent") for n in range(24)))
+    assert sorted({one.status_code for one in answers}) == [202, 429]
+    assert [one.status_code for one in answers].count(202) == 3
+    await forget(two[0], user)
+
+
+@pytest.mark.parametrize(
+    "more", [{"n": 2}, {"n_predict": 10**6}, {"best_of": 4}, {"prompt_logprobs": 20}, {"chat_template": "{{ 1 }}"},
+             {"max_tokens": 0}, {"min_tokens": 10**6}],
+)  # fmt: skip
+async def test_what_would_cost_more_than_an_answer_is_not_passed_on(
+    http: httpx.AsyncClient, user: dict[str, str], received: list[dict[str, Any]], more: dict[str, Any]
+) -> None:
+    refused = await http.post(SERVE, json={**CHAT, **more}, headers=user)
+    assert (refused.status_code, received) == (422, [])
+    assert next(iter(more)) in refused.json()["error"]["message"]
+
+
+async def test_both_lengths_are_limited(
+    http: httpx.AsyncClient, user: dict[str, str], received: list[dict[str, Any]]
+) -> None:
+    asked = {**CHAT, "max_tokens": 10**6, "max_completion_tokens": 10**6, "n": 1, "top_p": 0.5}
+    assert (await http.post(SERVE, json=asked, headers=user)).status_code == 200
+    assert {received[0][one] for one in ("max_tokens", "max_completion_tokens")} == {4096}
+    assert received[0]["top_p"] == 0.5
+
+
+async def test_the_server_is_asked_what_it_used_and_it_is_shown_to_who_asks(
+    http: httpx.AsyncClient, received: list[dict[str, Any]], database: dict[str, Any], eventually: Any
+) -> None:
+    said = (await http.post(SERVE, json=CHAT, headers=bearer("x"))).json()
+    used = said["usage"]["total_tokens"]
+    for options in (None, {"include_usage": False}, {"include_usage": True}):
+        user = bearer(f"user-{uuid.uuid4()}")
+        asked = {**CHAT, "stream": True, **({"stream_options": options} if options else {})}
+        answer = await http.post(SERVE, json=asked, headers=user)
+        assert received[-1]["stream_options"]["include_usage"] is True
+        assert ('"total_tokens"' in answer.text) == bool(options and options["include_usage"])
+        assert answer.text.endswith("data: [DONE]\n\n")
+
+        async def counted(user: dict[str, str] = user) -> bool:
+            return await spent(database, user) > 0
+
+        await eventually(counted)
+        assert await spent(database, user) == used
+    user = bearer(f"user-{uuid.uuid4()}")
+    task = (await ask(http, user)).json()
+    assert received[-1]["stream_options"] == {"include_usage": True}
+    await eventually(counted, user)
+    assert await spent(database, user) == len("what now?".split()) + len(task["answer"].split())
