@@ -85,9 +85,10 @@ class AccessToken(BaseModel):
 
 
 class Exchange(BaseModel):
-    """The token that is asked for in exchange for the credential that was sent."""
+    """The token that is asked for in exchange for the credential that was sent: never for ``auth``, where a token may
+    do what a key may not."""
 
-    audience: Literal["auth", "memory", "orchestrator"]
+    audience: Literal["memory", "orchestrator"]
 
 
 class Verified(BaseModel):

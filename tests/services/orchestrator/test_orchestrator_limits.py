@@ -236,4 +236,4 @@ async def test_the_server_is_asked_what_it_used_and_it_is_shown_to_who_asks(
     task = (await ask(http, user)).json()
     assert received[-1]["stream_options"] == {"include_usage": True}
     await eventually(counted, user)
-    assert await spent(database, user) == len("what now?".split()) + len(task["answer"].split())
+    assert await spent(database, user) == len(["what", "now?"]) + len(task["answer"].split())
