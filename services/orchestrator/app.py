@@ -23,7 +23,7 @@ from orchestrator.memory import Memory
 from orchestrator.model import Models
 from orchestrator.places import Owner, Places
 from orchestrator.recall import Recalls
-from orchestrator.runs import Aides, Done, Limits, Piece, Run, Runs
+from orchestrator.runs import Aides, Done, Limits, Run, Runs
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.spending import Spending
 from orchestrator.tables import Table
@@ -126,13 +126,13 @@ def _add_tasks(app: FastAPI, tasks: Tasks, runs: Runs, identities: Identities, s
         audit.record("task deleted", user, target=task_id)
 
 
-async def _told(event: Piece | Done, run: Run, leaving: AsyncExitStack) -> AsyncIterator[bytes]:
+async def _told(event: str | Done, run: Run, leaving: AsyncExitStack) -> AsyncIterator[bytes]:
     """The run as server-sent events: ``task``, ``token`` …, and ``done`` or ``error``. Stops it when nobody reads."""
     async with leaving:
         try:
             yield _sent("task", {"id": str(run.task.id)})
-            while isinstance(event, Piece):
-                yield _sent("token", {"text": event.text})
+            while isinstance(event, str):
+                yield _sent("token", {"text": event})
                 event = await run.next()
             yield _sent("done", run.task.model_dump(mode="json"))
         except Problem as problem:

@@ -24,7 +24,7 @@ from common.identity import Identity
 from common.problems import Problem
 from orchestrator.model import ASKS_FOR_USAGE, BROKEN_OFF, Model, Models
 from orchestrator.recall import Headers, Metadata, Recall, Recalls
-from orchestrator.runs import Done, Piece, Run, Runs
+from orchestrator.runs import Done, Run, Runs
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.spending import Count, content_of, estimated
 from orchestrator.tasks import new_task
@@ -94,8 +94,7 @@ def install(
             run = await stack.enter_async_context(runs.start(task, recall.owner, work))
             first = await run.next(request)
             if isinstance(first, Done) and first.result:
-                response: Response = first.result
-                return response
+                return first.result  # type: ignore[no-any-return]
             return StreamingResponse(_told(first, run, stack.pop_all()), media_type="text/event-stream")
 
     async def asked_of(model: Model, path: str, body: dict[str, Any], recall: Recall, run: Run) -> Response | None:
@@ -113,7 +112,7 @@ def install(
                     said = await model.as_json(answer)
                     if not isinstance(said, dict) or not count.told(said.get("usage")):
                         count.written = estimated(json.dumps(said))
-                    runs.spent(recall.owner, name, count)
+                    runs.spending.add(recall.owner.user_id, name, count)
                     stored = recall.keeps and await recall.keep(asked or [], content_of(said, "message"))
                     headers = {"X-Swarm-Stored": "yes" if stored else "no"} if recall.keeps else {}
                     return JSONResponse(said, answer.status_code, headers)
@@ -122,12 +121,12 @@ def install(
                         sent_on = count.pass_by(data)
                         if count.whole:  # who has read the end may leave, so it is kept before that is sent
                             await recall.keep(asked or [], count.heard)
-                        run.tell(Piece(sent_on.decode(errors="replace")))
+                        run.tell(sent_on.decode(errors="replace"))
                 except httpx.HTTPError as error:
                     log.warning("the model broke off", extra={"cause": type(error).__name__})
                     raise Problem(HTTPStatus.BAD_GATEWAY, BROKEN_OFF) from error
                 finally:
-                    runs.spent(recall.owner, name, count)
+                    runs.spending.add(recall.owner.user_id, name, count)
         return None
 
     @app.post("/v1/chat/completions", tags=["OpenAI's interface"])
@@ -151,12 +150,12 @@ def install(
         return {"object": "list", "data": data}
 
 
-async def _told(event: Piece | Done, run: Run, leaving: AsyncExitStack) -> AsyncIterator[str]:
+async def _told(event: str | Done, run: Run, leaving: AsyncExitStack) -> AsyncIterator[str]:
     """The answer as it comes; the last event says it when it is not whole."""
     async with leaving:
         try:
-            while isinstance(event, Piece):
-                yield event.text
+            while isinstance(event, str):
+                yield event
                 event = await run.next()
         except Problem as problem:
             yield f"data: {json.dumps({'error': {'message': problem.detail, 'code': problem.status_code}})}\n\n"

@@ -40,20 +40,14 @@ WAITING_TICK_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A part of the answer."""
-
-    text: str
-
-
-@dataclass(frozen=True)
 class Done:
     """The end of what was done, and what its work gave: the task, if it is one of ours."""
 
     result: Any
 
 
-type Event = Piece | Done | Problem
+type Event = str | Done | Problem
+"""A piece of the answer, or its end."""
 type Work = Callable[[Run], Awaitable[Any]]
 
 
@@ -90,10 +84,11 @@ class Run:
         """Let ``event`` have happened."""
         self._events.put_nowait(event)
 
-    async def next(self, request: Request | None = None) -> Piece | Done:
+    async def next(self, request: Request | None = None) -> str | Done:
         """What happens next; nothing does after ``Done``. Raises the ``Problem`` that it ends with. When the client of
         ``request`` has gone it is cancelled: nobody would have the answer."""
-        leaving = asyncio.ensure_future(_left(request)) if request else None
+        # Behind the body, which is read, comes one thing more.
+        leaving = asyncio.ensure_future(request.receive()) if request else None
         if leaving:
             leaving.add_done_callback(lambda left: left.cancelled() or self.stop(Cancelled()))
         try:
@@ -111,12 +106,6 @@ class Run:
         self.end = self.end or end
         if self.work is not None:
             self.work.cancel()
-
-
-async def _left(request: Request) -> None:
-    """Wait until the client of ``request``, whose body is read, has gone."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 @dataclass(frozen=True)
@@ -145,7 +134,7 @@ class Runs:
         self._places = places
         self._memory = aides.memory
         self._models = aides.models
-        self._spending = aides.spending
+        self.spending = aides.spending
         self._limits = limits
         self._runs: dict[uuid.UUID, Run] = {}
         self._wake = asyncio.Event()
@@ -165,7 +154,7 @@ class Runs:
             with suppress(Unavailable, TimeoutError):
                 async with asyncio.timeout(SAVE_SECONDS):
                     await self._places.release()
-                    await self._spending.flush()
+                    await self.spending.flush()
 
     @asynccontextmanager
     async def start(self, task: Task, owner: Owner, work: Work | None = None) -> AsyncIterator[Run]:
@@ -179,15 +168,11 @@ class Runs:
     async def queue(self, task: Task, owner: Owner, work: Work | None = None) -> Run:
         """Queue ``task``, to be done whoever waits for it; or ``work`` that takes a place as it would, and is shown as
         it until it ends. Raises a ``Problem`` when the user's day or tasks are used up, or it cannot be kept."""
-        await self._spending.check(owner.user_id)
+        await self.spending.check(owner.user_id)
         lease = datetime.now(UTC) + timedelta(seconds=LEASE_SECONDS)
         more = {"worker": self._places.worker, "lease_until": lease, "username": owner.username}
         await self._tasks.add(task, owner.user_id, token=None if work else owner.token, **more)
         return self._begin(task, owner, work)
-
-    def spent(self, owner: Owner, model: str, count: Count) -> None:
-        """Count what ``model`` has read and written for a user."""
-        self._spending.add(owner.user_id, model, count)
 
     def cancelled(self, task_id: uuid.UUID) -> None:
         """Stop the task, should it be done here; where it is done elsewhere, that process sees it soon."""
@@ -218,7 +203,7 @@ class Runs:
                         self._begin(task, owner)
                 self._count()
                 await self._give_places()
-                await self._spending.flush()
+                await self.spending.flush()
             except Unavailable:
                 pass  # those that run go on; the rest waits
             except Exception:
@@ -293,7 +278,7 @@ class Runs:
                     with metrics.model_asked(task.model):
                         async for piece in answered:
                             pieces.append(piece)
-                            run.tell(Piece(piece))
+                            run.tell(piece)
         except TimeoutError as error:
             raise Problem(
                 HTTPStatus.GATEWAY_TIMEOUT,
@@ -301,7 +286,7 @@ class Runs:
             ) from error
         finally:
             if count:
-                self.spent(owner, task.model, count)
+                self.spending.add(owner.user_id, task.model, count)
         answer = "".join(pieces).replace("\x00", "").strip()
         if not answer:
             raise Problem(HTTPStatus.BAD_GATEWAY, "The model answered with nothing.")
