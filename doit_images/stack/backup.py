@@ -15,6 +15,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -28,7 +29,8 @@ from doit_images.core.run import Run
 from doit_images.stack import bringup, checkout, ending, images, stores
 from doit_images.stack.checkout import compose_of, locked
 from doit_images.stack.containers import Containers
-from doit_images.stack.events import ServicesListed, rows_of
+from doit_images.stack.events import ServicesListed, rows_of, waiting
+from doit_images.stack.health import wait
 from doit_images.stack.stores import Store
 
 MANIFEST = "manifest.json"
@@ -158,9 +160,9 @@ def _restore(run: Run, compose: Compose, archive: Archive, which: Sequence[Store
     needed = bringup.start(replace(compose, only=tuple(names)), terms, built)
     if not needed.healthy:
         raise UserError(bringup.explain(needed, compose))
-    back, trouble = "", None
+    back, trouble, stopped = "", None, list[str]()
     try:
-        stop(compose, names)
+        stopped = stop(compose, names)
         before = save(run, compose, which)
         back = f"doit restore {before.folder} goes back"
         print(f"what was there is kept in {before.folder}", file=sys.stderr)
@@ -173,19 +175,37 @@ def _restore(run: Run, compose: Compose, archive: Archive, which: Sequence[Store
         raise UserError(f"{trouble}; the stack was started again", remedy=back)
     if not outcome.healthy:
         raise UserError(bringup.explain(outcome, compose), remedy=back)
+    _run_again(compose, stopped, terms, back)
     run.events.emit(ServicesListed(rows_of(outcome)))
     print(f"restored {', '.join(names)} as of {archive.made}", file=sys.stderr)
 
 
-def stop(compose: Compose, but: Sequence[str]) -> None:
-    """Stop everything of the project but these services, also what this Compose file does not know."""
+def _run_again(compose: Compose, stopped: Sequence[str], terms: bringup.Terms, back: str) -> None:
+    """Start what was stopped and Compose passed over, as it is of a profile that is not active here, and wait for it.
+    ``UserError`` unless it is well again."""
+    project = Containers(compose.project)
+    left = {each.name: each.service for each in project.look() if each.name in stopped and not each.running}
+    if not left:
+        return
+    commands.run(["docker", "start", *left], env=compose.env).checked("what ran before cannot be started again")
+    with waiting(terms.events) as show:
+        outcome = wait(project, Counter(left.values()), terms.limits, working=lambda: False, show=show)
+    if not outcome.healthy:
+        raise UserError(bringup.explain(outcome, compose), remedy=back)
+
+
+def stop(compose: Compose, but: Sequence[str]) -> list[str]:
+    """Stop everything of the project but these services, also what this Compose file does not know. Returns the names
+    of the containers."""
     there = Containers(compose.project).look()
     others = [container for container in there if container.running and container.service not in but]
     if others:
         if why := ending.begin(compose, *{container.service for container in others}):
             raise UserError(why)
-        names = [container.name for container in others]
-        commands.run(["docker", "stop", *names], env=compose.env).checked("the services cannot be stopped")
+        commands.run(["docker", "stop", *(container.name for container in others)], env=compose.env).checked(
+            "the services cannot be stopped"
+        )
+    return [container.name for container in others]
 
 
 def _load(compose: Compose, store: Store, archive: Archive) -> None:

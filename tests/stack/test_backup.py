@@ -29,6 +29,7 @@ PROJECT = {
           db: {<<: *small, volumes: ["db:/data"]}
           cache: {<<: *small, volumes: ["cache:/data"]}
           web: {<<: *small, depends_on: [db, cache]}
+          door: {<<: *small, profiles: [door]}
         volumes: {db: {}, cache: {}}
         """,
     "Dockerfile": """
@@ -71,7 +72,7 @@ def stack(built: Stack) -> Stack:
 
 def one_set(stack: Stack, text: str, version: int) -> None:
     for name, id in stack.ids().items():
-        if name != "web":
+        if name in ("db", "cache"):
             docker("exec", id, "sh", "-c", f"echo {text} of {name} >/data/file; echo {version} >/data/version")
 
 
@@ -91,12 +92,14 @@ def test_what_was_saved_is_brought_back(stack: Stack) -> None:
     assert "saved cache, db" in done.stderr
 
     one_set(stack, "second", version=2)
+    stack.up(COMPOSE_PROFILES="door")  # which the restore does not know of
     asked = stack.doit("restore", str(folder))
     assert (asked.returncode != 0, "--yes" in asked.stderr) == (True, True)
     assert held(stack) == ["second of db", "second of cache"]
     done = stack.doit("restore", str(folder), "--yes")
     assert done.returncode == 0, done.stderr
     assert held(stack) == ["first of db", "first of cache"]
+    assert stack.containers().keys() == {"db", "cache", "web", "door"}
     assert {one["State"]["Health"]["Status"] for one in stack.containers().values()} == {"healthy"}
 
     # What a restore replaced was saved before, and leads back.
