@@ -23,7 +23,7 @@ from orchestrator.memory import Memory
 from orchestrator.model import Models
 from orchestrator.places import Owner, Places
 from orchestrator.recall import Recalls
-from orchestrator.runs import Aides, Done, Limits, Run, Runs
+from orchestrator.runs import Aides, Done, Run, Runs
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.spending import Spending
 from orchestrator.tables import Table
@@ -59,8 +59,7 @@ def create_app(settings: OrchestratorSettings) -> FastAPI:
     spending = Spending(database, settings.tokens_per_user_day)
     tasks = Tasks(database, settings.task_ttl_seconds, settings.tasks_per_user)
     places = Places(database, settings.model_concurrency)
-    limits = Limits(settings.model_timeout_seconds, settings.context_tokens, settings.max_tokens)
-    runs = Runs(tasks, places, Aides(Memory(memory), models, spending), limits)
+    runs = Runs(tasks, places, Aides(Memory(memory), models, spending), settings)
     identities = Identities("orchestrator", auth, redis)
     app = service.create(
         "orchestrator",

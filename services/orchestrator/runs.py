@@ -28,6 +28,7 @@ from orchestrator.conversation import Message, known
 from orchestrator.memory import Memory
 from orchestrator.model import Models
 from orchestrator.places import LEASE_SECONDS, Owner, Places
+from orchestrator.settings import OrchestratorSettings
 from orchestrator.spending import Count, Spending, estimated
 from orchestrator.tasks import UNFINISHED, Task, Tasks
 
@@ -109,15 +110,6 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What one task may cost: ``seconds`` in all, so many tokens for the model to read, and so many to write."""
-
-    seconds: float
-    context_tokens: int
-    answer_tokens: int
-
-
-@dataclass(frozen=True)
 class Aides:
     """Whom tasks are done with: what is known, who answers, and what that may cost a user."""
 
@@ -127,15 +119,15 @@ class Aides:
 
 
 class Runs:
-    """Does tasks, as there are places, each within its ``limits``."""
+    """Does tasks, as there are places, each within the limits of ``settings``."""
 
-    def __init__(self, tasks: Tasks, places: Places, aides: Aides, limits: Limits) -> None:
+    def __init__(self, tasks: Tasks, places: Places, aides: Aides, settings: OrchestratorSettings) -> None:
         self._tasks = tasks
         self._places = places
         self._memory = aides.memory
         self._models = aides.models
         self.spending = aides.spending
-        self._limits = limits
+        self._settings = settings
         self._runs: dict[uuid.UUID, Run] = {}
         self._wake = asyncio.Event()
 
@@ -254,7 +246,7 @@ class Runs:
 
     async def _with_place(self, run: Run, work: Work) -> Any:
         try:
-            async with asyncio.timeout(self._limits.seconds):
+            async with asyncio.timeout(self._settings.model_timeout_seconds):
                 await run.place.wait()
         except TimeoutError as error:
             raise Problem(HTTPStatus.GATEWAY_TIMEOUT, "The model is busy: no place was free in time.") from error
@@ -265,15 +257,15 @@ class Runs:
         pieces: list[str] = []
         count = None
         try:
-            async with asyncio.timeout(self._limits.seconds):
+            async with asyncio.timeout(self._settings.model_timeout_seconds):
                 await run.place.wait()
                 task.state = "running"
                 task.context = await self._memory.search(owner, task.prompt)
                 said: list[Message] = await self._memory.said(owner, task.session) if task.session else []
-                before = known(task.context, said, len(task.prompt), self._limits.context_tokens)
+                before = known(task.context, said, len(task.prompt), self._settings.context_tokens)
                 messages: list[Message] = [*before, {"role": "user", "content": task.prompt}]
                 count = Count(estimated(*(one["content"] for one in messages)))
-                answering = self._models[task.model].answer(task.model, messages, self._limits.answer_tokens, count)
+                answering = self._models[task.model].answer(task.model, messages, self._settings.max_tokens, count)
                 async with aclosing(answering) as answered:
                     with metrics.model_asked(task.model):
                         async for piece in answered:
@@ -282,7 +274,7 @@ class Runs:
         except TimeoutError as error:
             raise Problem(
                 HTTPStatus.GATEWAY_TIMEOUT,
-                f"The model had not finished its answer after {self._limits.seconds:g} seconds.",
+                f"The model had not finished its answer after {self._settings.model_timeout_seconds:g} seconds.",
             ) from error
         finally:
             if count:
