@@ -27,7 +27,7 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from common.postgres import lock_key, new_engine
+from common.postgres import new_engine
 from common.settings import PostgresSettings, ServiceSettings, load
 
 SCHEMAS = ("auth", "memory", "orchestrator")
@@ -64,7 +64,7 @@ def upgrade(connection: Connection) -> str:
     """Bring the tables to this version, on a ``connection`` in a transaction. Returns what is there then."""
     config = _config()
     config.attributes["connection"] = connection
-    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock_key("tables")})
+    connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('tables', 0))"))
     there = connection.execute(text("SELECT to_regclass('alembic_version')")).scalar_one()
     now = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none() if there else None
     if not known(now):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -182,9 +181,4 @@ def not_there(error: BaseException) -> bool:
 
 async def lock(connection: AsyncConnection, name: str) -> None:
     """Hold the advisory lock ``name`` until the transaction ends."""
-    await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock_key(name)})
-
-
-def lock_key(name: str) -> int:
-    """The number under which PostgreSQL knows the advisory lock ``name``."""
-    return zlib.crc32(f"vllm-swarm/{name}".encode())
+    await connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": name})

@@ -23,7 +23,7 @@ from orchestrator.memory import Memory
 from orchestrator.model import Models
 from orchestrator.places import Owner, Places
 from orchestrator.recall import Recalls
-from orchestrator.runs import Aides, Done, Run, Runs
+from orchestrator.runs import Aides, Result, Run, Runs
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.spending import Spending
 from orchestrator.tables import Table
@@ -101,7 +101,7 @@ def _add_tasks(app: FastAPI, tasks: Tasks, runs: Runs, identities: Identities, s
             if new.stream:
                 told = _told(event, run, stack.pop_all())
                 return EventSourceResponse(told, headers={**place, "Cache-Control": "no-cache"})
-            while not isinstance(event, Done):
+            while isinstance(event, str):
                 event = await run.next(request)
         return JSONResponse(task.model_dump(mode="json"), HTTPStatus.CREATED, place)
 
@@ -125,7 +125,7 @@ def _add_tasks(app: FastAPI, tasks: Tasks, runs: Runs, identities: Identities, s
         audit.record("task deleted", user, target=task_id)
 
 
-async def _told(event: str | Done, run: Run, leaving: AsyncExitStack) -> AsyncIterator[bytes]:
+async def _told(event: str | Result, run: Run, leaving: AsyncExitStack) -> AsyncIterator[bytes]:
     """The run as server-sent events: ``task``, ``token`` …, and ``done`` or ``error``. Stops it when nobody reads."""
     async with leaving:
         try:

@@ -90,13 +90,11 @@ class Model:
         hidden = [httpx.URL(self._url).host, self._place, *([self._api_key] if self._api_key else [])]
         return "" if any(one in reason for one in hidden) else reason
 
-    async def answer(
-        self, model: str, messages: Sequence[Message], max_tokens: int, count: Count
-    ) -> AsyncGenerator[str]:
-        """The answer of ``model``, no longer than ``max_tokens``, piece by piece; ``count`` has its tokens. Raises a
+    async def answer(self, model: str, messages: Sequence[Message], most: int, count: Count) -> AsyncGenerator[str]:
+        """The answer of ``model``, no longer than ``most``, piece by piece; ``count`` has its tokens. Raises a
         ``Problem`` with 502 or 504."""
         began = False
-        body = {"model": model, "messages": messages, "max_tokens": max_tokens, "stream": True, **ASKS_FOR_USAGE}
+        body = {"model": model, "messages": messages, "max_tokens": most, "stream": True, **ASKS_FOR_USAGE}
         try:
             async with self._asked(body) as events:
                 began = True

@@ -24,7 +24,7 @@ from common.identity import Identity
 from common.problems import Problem
 from orchestrator.model import ASKS_FOR_USAGE, BROKEN_OFF, Model, Models
 from orchestrator.recall import Headers, Metadata, Recall, Recalls
-from orchestrator.runs import Done, Run, Runs
+from orchestrator.runs import Result, Run, Runs
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.spending import Count, content_of, estimated
 from orchestrator.tasks import new_task
@@ -93,8 +93,8 @@ def install(
             work = partial(asked_of, models[name], path, body, recall)
             run = await stack.enter_async_context(runs.start(task, recall.owner, work))
             first = await run.next(request)
-            if isinstance(first, Done) and first.result:
-                return first.result  # type: ignore[no-any-return]
+            if isinstance(first, Response):
+                return first
             return StreamingResponse(_told(first, run, stack.pop_all()), media_type="text/event-stream")
 
     async def asked_of(model: Model, path: str, body: dict[str, Any], recall: Recall, run: Run) -> Response | None:
@@ -150,7 +150,7 @@ def install(
         return {"object": "list", "data": data}
 
 
-async def _told(event: str | Done, run: Run, leaving: AsyncExitStack) -> AsyncIterator[str]:
+async def _told(event: str | Result, run: Run, leaving: AsyncExitStack) -> AsyncIterator[str]:
     """The answer as it comes; the last event says it when it is not whole."""
     async with leaving:
         try:

@@ -73,8 +73,7 @@ class Owner:
 
 
 class Places:
-    """The places at each model, ``count`` of them, as one process sees them. A quarter is for others than who has the
-    rest."""
+    """The places at each model, ``count`` of them, as one process sees them. A user has 3/4."""
 
     def __init__(self, database: Database, count: int) -> None:
         self._database = database

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from http import HTTPStatus
-from typing import Any
 
 from starlette.requests import Request
+from starlette.responses import Response
 
 from common import metrics
 from common.postgres import Database
@@ -40,16 +40,10 @@ WAITING_TICK_SECONDS = 0.2
 """Between looks when somebody waits for a place."""
 
 
-@dataclass(frozen=True)
-class Done:
-    """The end of what was done, and what its work gave: the task, if it is one of ours."""
-
-    result: Any
-
-
-type Event = str | Done | Problem
-"""A piece of the answer, or its end."""
-type Work = Callable[[Run], Awaitable[Any]]
+type Result = Task | Response | None
+type Event = str | Result | Problem
+"""A piece of the answer, or the end of all: what the work gave, or why it did not."""
+type Work = Callable[[Run], Awaitable[Result]]
 
 
 class Cancelled(Problem):
@@ -85,9 +79,9 @@ class Run:
         """Let ``event`` have happened."""
         self._events.put_nowait(event)
 
-    async def next(self, request: Request | None = None) -> str | Done:
-        """What happens next; nothing does after ``Done``. Raises the ``Problem`` that it ends with. When the client of
-        ``request`` has gone it is cancelled: nobody would have the answer."""
+    async def next(self, request: Request | None = None) -> str | Result:
+        """What happens next; nothing does after what is no piece. Raises the ``Problem`` that it ends
+        with. When the client of ``request`` has gone it is cancelled: nobody would have the answer."""
         # Behind the body, which is read, comes one thing more.
         leaving = asyncio.ensure_future(request.receive()) if request else None
         if leaving:
@@ -223,9 +217,9 @@ class Runs:
 
     async def _do(self, run: Run, work: Work) -> None:
         """Do the work, and keep and tell its end, whichever it is."""
-        end: Done | Problem
+        end: Event
         try:
-            end = Done(await work(run))
+            end = await work(run)
         except asyncio.CancelledError:
             end = run.end or Stopped()
         except Problem as problem:
@@ -244,7 +238,7 @@ class Runs:
             await self._keep_end(run.task, "failed", end.detail)
         run.tell(end)
 
-    async def _with_place(self, run: Run, work: Work) -> Any:
+    async def _with_place(self, run: Run, work: Work) -> Result:
         try:
             async with asyncio.timeout(self._settings.model_timeout_seconds):
                 await run.place.wait()
