@@ -32,7 +32,7 @@ def swarm(base_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     lab.write({"compose.yml": text.replace("context: .", f"context: {ROOT}")})
     secret = f"={uuid.uuid4().hex}{uuid.uuid4().hex}"
     example = re.sub(r"(\w+_PORT)=\d+", r"\1=0", (ROOT / ".env.example").read_text())
-    example = re.sub("(?m)^BASE_IMAGE=.*", f"BASE_IMAGE={base_image}", example)  # by its own name where it stands in
+    lab.environ["BASE_IMAGE"] = base_image  # by its own name where it stands in
     (lab.folder / ".env").write_text(example.replace("=change-me", secret).replace("=slim", "=distroless"))
     try:
         build(lab, "auth", *STORES)
@@ -140,9 +140,9 @@ def test_each_variant_has_fingerprints_of_its_own_and_the_stores_have_none(swarm
     assert reasons["fingerprint"] == plan["base-python"]["fingerprint"], "slim does not read it"
 
 
-def test_a_published_base_stands_in_for_the_one_that_is_made(swarm: Lab) -> None:
-    published = f"{swarm.prefix}/hardened:1"
-    argv = ["buildx", "build", "--quiet", "--target", "interpreter", "--tag", published]
+def test_a_published_base_stands_in_for_the_one_that_is_made(swarm: Lab, base_image: str) -> None:
+    published, base = f"{swarm.prefix}/hardened:1", f"--build-arg=BASE_IMAGE={base_image}"
+    argv = ["buildx", "build", "--quiet", "--target", "interpreter", "--tag", published, base]
     made = docker(*argv, "--file", str(ROOT / "docker/base-python/Dockerfile"), str(ROOT))
     assert made.returncode == 0, made.stderr
     build(swarm, "base-python", DISTROLESS_IMAGE=published)
