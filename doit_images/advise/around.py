@@ -30,7 +30,7 @@ class Around:
     @property
     def is_root(self) -> bool:
         """Whether commands run as root, as far as this Dockerfile says."""
-        return re.split("[:]", self.user)[0] in ("", "root", "0")
+        return self.user.partition(":")[0] in ("", "root", "0")
 
     def sets(self, names: str) -> bool:
         """Whether a variable whose name matches this pattern is set above."""
@@ -90,9 +90,9 @@ def runs(text: str, steps: Sequence[Step]) -> list[Run]:
 
 def shipped(text: str, steps: Sequence[Step]) -> set[str]:
     """The stages that the image is made of, of these steps' last one: this and those that it builds on."""
-    parents = {each.stage: each.parent for each in around(text).values()}
-    found: set[str] = set()
-    name = around(text)[steps[-1].line].stage if steps else ""
+    there, found = around(text), set[str]()
+    parents = {each.stage: each.parent for each in there.values()}
+    name = there[steps[-1].line].stage if steps else ""
     while name and name not in found:
         found.add(name)
         name = parents.get(name, "")

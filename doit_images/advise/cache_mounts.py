@@ -10,7 +10,7 @@ later (modules of Go, crates) is mounted wherever its stage runs something, and 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from doit_images.advise.apt import INSTALLS, LISTS, UPDATES, updates_first
@@ -104,8 +104,10 @@ _OFFLINE = re.compile(r"--(frozen|no-restore)(?![\w-])|\bmvnw?\s[^&;]*(?<=\s)-o(
 def patches(text: str, steps: Sequence[Step]) -> Iterator[Patch]:
     """One patch of a Dockerfile with these steps for each tool that could keep what it downloads."""
     every = runs(text, steps)
+    # The stages that the image, or another stage, is built on: what is in a mount these lack.
+    outer = {each.parent for each in around(text).values()} | shipped(text, steps)
     for tool in _TOOLS:
-        asked = _mounted(tool, every, text, steps)
+        asked = _mounted(tool, every, outer)
         mounted = [run for run in asked if not _is_moved(tool, run)]
         if tool.needed and len(mounted) < len(asked):
             continue
@@ -115,17 +117,16 @@ def patches(text: str, steps: Sequence[Step]) -> Iterator[Patch]:
             yield Patch(NAME, min(new), _why(tool), edited(text, new), _removes(tool))
 
 
-def _mounted(tool: _Tool, every: Sequence[Run], text: str, steps: Sequence[Step]) -> list[Run]:
-    """Which of these get the mounts of a tool."""
+def _mounted(tool: _Tool, every: Sequence[Run], outer: Collection[str]) -> list[Run]:
+    """Which of these get the mounts of a tool; one that is ``needed`` later none in the ``outer`` stages."""
     using = [run for run in every if any(is_of(command, tool.heads) for command in run.commands)]
     if tool is _APT:  # lists that another layer has are hidden by the mount
         alone = any(is_of(command, UPDATES) for run in every if run not in using for command in run.commands)
         return using if all(updates_first(run.commands) for run in using) and not alone else []
     if not tool.needed:
         return using
-    parents = {each.parent for each in around(text).values()}
     stages = {run.around.stage: run.span.line for run in reversed(using) if not run.around.parent}
-    inner = stages.keys() - parents - shipped(text, steps)
+    inner = stages.keys() - outer
     return [run for run in every if run.around.stage in inner and run.span.line >= stages[run.around.stage]]
 
 
