@@ -22,8 +22,8 @@ _GUIDE = Path(__file__).with_name("guide.toml")
 TABLES = {"time": "Build time", "size": "Image size", "cache": "Cache hits"}
 COLUMNS = {
     "standard": "as the guide has it: one stage, compilers inside, code before requirements",
-    "documented": "as Docker's own documentation teaches it: locks first, cache mounts, a slim base, no compilers, a "
-    "stage for what services share; what we judge ourselves by",
+    "documented": "as Docker and uv document it: several stages, locks first, cache mounts, a slim base, no compilers; "
+    "what we judge ourselves by",
     "optimized": "ours",
 }
 _WHAT = {

@@ -20,7 +20,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.age import older_runs
-from benchmarks.picture import number, picture
+from benchmarks.measure import in_words
+from benchmarks.picture import WAYS, number, picture
 
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
@@ -70,12 +71,7 @@ def every(folder: Path = HERE) -> str:
     """All tables, from the JSON files that the benchmarks left in ``folder``. A figure that is older than the code that
     it measures is marked, as of the commit that is checked out."""
     parts = [_ABOUT.rstrip()]
-    comparison = folder / "compare_performance.json"
-    if comparison.exists():
-        parts.append("\n".join(_comparison(json.loads(comparison.read_text()), "compare_performance")))
-    newest = folder / "compare_performance_testing.json"
-    if newest.exists():
-        parts.append("\n".join(_newest(json.loads(newest.read_text()))))
+    parts += ["\n".join(_comparison(path)) for path in sorted(folder.glob("compare_performance*.json"))]
     rows = [row for one in _kept(folder) for row in _rows(one)]
     if rows:
         parts += ["\n".join([*_PEERS, *rows]), _LEGEND]
@@ -98,34 +94,33 @@ def _lacks_mark(line: str, shown: Sequence[str]) -> bool:
     return _OLDER in line and line not in shown
 
 
-def _newest(found: dict[str, Any]) -> Iterator[str]:
-    """What we are judged by, with the newest engine and peers."""
+def _comparison(path: Path) -> Iterator[str]:
+    """All rows of a kept comparison, with fastest and slowest round, what is noted of them, the machine."""
+    found = json.loads(path.read_text())
     machine = found["machine"]
     yield f"With Engine {machine['engine']}, buildx {machine['buildx']} and Compose {machine['compose']}:"
     yield ""
-    judged = [row for row in found["rows"] if row.get("at_most") is not None]
-    yield from _comparison(found, "compare_performance_testing", judged)
-
-
-def _comparison(found: dict[str, Any], script: str, rows: Sequence[dict[str, Any]] = ()) -> Iterator[str]:
-    """These rows of a comparison (all, if none are named), and what is noted of any row."""
     yield "| | standard | documented | optimized | better by | guide | goal | | × documented | goal | |"
     yield "|---|--:|--:|--:|--:|--:|--:|---|--:|--:|---|"
-    for row in rows or found["rows"]:
+    for row in found["rows"]:
         percents = [_percent(row[key]) for key in ("improvement", "guide", "goal")]
         ratio = "" if row.get("ratio") is None else f"{row['ratio']:.2f}"
         at_most = "" if row.get("at_most") is None else f"≤ {row['at_most']:g}"
-        cells = [row["metric"], *_ways(row), *percents, _verdict(row["met"]), ratio, at_most]
+        cells = [row["metric"], *_ways(row, row.get("spread")), *percents, _verdict(row["met"]), ratio, at_most]
         yield f"| {' | '.join(cells)} | {_verdict(row.get('met_documented'))} |"
     yield ""
     yield from (f"- {row['metric']}: {row['note']}" for row in found["rows"] if row["note"])
     yield ""
-    yield _when(found, script)
+    yield f"{_when(found, path.stem)} {in_words(machine)}"
 
 
-def _ways(row: dict[str, Any]) -> list[str]:
-    ways = ("standard", "documented", "optimized")
-    return ["" if row.get(way) is None else number(row[way], row["unit"]) for way in ways]
+def _ways(row: dict[str, Any], spread: dict[str, list[float]] | None = None) -> list[str]:
+    """What each way took, with its fastest and slowest round where these are known."""
+    said = {way: "" if row.get(way) is None else number(row[way], row["unit"]) for way in WAYS}
+    return [
+        text + (" ({:.3g} – {:.3g})".format(*spread[way]) if spread and way in spread else "")
+        for way, text in said.items()
+    ]
 
 
 def _when(found: dict[str, Any], script: str) -> str:

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks import readme
+from benchmarks.measure import in_words
 from benchmarks.picture import picture
 from tests.conftest import ROOT, Lab
 
@@ -101,6 +102,20 @@ def test_the_figures_are_those_that_the_benchmarks_left() -> None:
     assert readme.without_age(every) == readme.without_age(readme.every()), "run benchmarks/readme.py"
     comparison = json.loads((ROOT / "benchmarks/compare_performance.json").read_text())
     assert readme.PICTURE.read_text() == picture(comparison), "run benchmarks/readme.py"
+
+
+def test_all_that_was_compared_is_shown_with_its_spread_its_notes_and_its_machine() -> None:
+    """Rows without a goal too: with the newer engine one was a loss, and stood nowhere (issue 32)."""
+    every = readme.EVERY.read_text()
+    kept = [json.loads(path.read_text()) for path in (ROOT / "benchmarks").glob("compare_performance*.json")]
+    assert len(kept) == 2
+    for found in kept:
+        shown = every[every.index(f"With Engine {found['machine']['engine']}") :]
+        shown = shown[: shown.index(in_words(found["machine"]))]
+        for row in found["rows"]:
+            line = next(line for line in shown.splitlines() if line.startswith(f"| {row['metric']} |"))
+            assert all(f"({low:.3g} – {high:.3g})" in line for low, high in row.get("spread", {}).values())
+            assert f"- {row['metric']}: {row['note']}" in shown or not row["note"]
 
 
 def test_the_picture_shows_what_was_measured_in_each_colour_scheme() -> None:
