@@ -68,17 +68,19 @@ def test_every_image_has_its_folder_and_every_deployed_one_its_standard_twin() -
 
 def test_the_documented_way_is_the_same_service_from_the_same_locks_in_the_order_that_docker_teaches() -> None:
     text = (ROOT / "docker/documented.Dockerfile").read_text()
-    stages = dict(re.findall(r"^FROM base AS (\w+)\n(.*?)(?=^FROM|\Z)", text, flags=re.MULTILINE | re.DOTALL))
-    assert set(stages) == set(SERVICES)
+    found = re.findall(r"^FROM (?:base|builder) AS ([\w-]+)\n(.*?)(?=^FROM|\Z)", text, flags=re.MULTILINE | re.DOTALL)
+    builders = {name.removesuffix("-builder"): stage for name, stage in found if name.endswith("-builder")}
+    stages = {name: stage for name, stage in found if not name.endswith("-builder")}
+    assert set(stages) == set(builders) == set(SERVICES)
     for name, stage in stages.items():
         ours = (ROOT / "docker" / name / "Dockerfile").read_text()
         assert re.findall(r'^CMD .*"common.serve".*', stage, re.MULTILINE) == [
             line for line in ours.splitlines() if '"common.serve"' in line
         ]
-        assert f"docker/{name}/requirements.txt" in stage
-        assert stage.index("pip install") < stage.index("COPY services/common") < stage.index(f"COPY services/{name}")
-    assert "docker/base-python/requirements.txt" in text
-    assert "docker/base-ml/requirements.txt" in stages["memory"]
+        locks = {name, "base-python", *["base-ml"] * (name == "memory")}
+        assert set(re.findall(r"docker/([\w-]+)/requirements.txt", builders[name])) == locks
+        assert stage.index(f"--from={name}-builder") < stage.index("COPY services/common")
+        assert stage.index("COPY services/common") < stage.index(f"COPY services/{name}")
     every = "\n".join(path.read_text() for path in ROOT.glob("docker/**/documented.Dockerfile"))
     assert "build-essential" not in every
     assert {path.parent.name for path in ROOT.glob("docker/*/documented.Dockerfile")} == set(STORES)
