@@ -457,7 +457,7 @@ def test_of_hundreds_of_forged_results_none_is_taken(
 ) -> None:
     """Each has the tag of a fingerprint that somebody wants. A few good ones among them show that all were looked at.
     1,000 take half a minute: `FORGED_RESULTS=1000 doit test tests/share/test_trust.py`."""
-    count = int(os.environ.get("FORGED_RESULTS", "200"))
+    count = int(os.environ.get("FORGED_RESULTS", "100"))
     attacks = list(ATTACKS.values())
 
     def put(number: int) -> tuple[str, SharedRef, str]:
@@ -518,7 +518,7 @@ def test_of_hundreds_of_forged_passes_of_tests_none_is_taken(
 ) -> None:
     """Each lies where somebody looks for it, and says of itself that the tests passed on just that. 1,000 take half a
     minute, as above."""
-    count = int(os.environ.get("FORGED_RESULTS", "200"))
+    count = int(os.environ.get("FORGED_RESULTS", "100"))
     turned: Any = {name: Turned(key) for name, key in keys.items()}
     may = [replace(each, may=(IMAGES,)) if each.name == "other" else each for each in builders]
     config = referrers.give_blob(store.registry, store.path, oci.MANIFEST, b"{}")
