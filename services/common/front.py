@@ -1,7 +1,7 @@
 """What may a client cost before anything is known of it? So many bytes of a head, so many seconds, so many places.
 
-uvicorn reads heads of any length for any time. This is its own protocol with limits; what comes after the head is
-limited by the application (``common.limits``).
+uvicorn reads heads of any length, and all of a request for any time. This is its own protocol with limits; how large a
+body may be, the application says (``common.limits``).
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ FRAMING = 8
 """A byte of a body may come with this many around it: a chunk of one byte has five."""
 
 CLIENT_SECONDS = 10
-"""A connection on which nothing is being answered is closed when the client has not sent a request's head by then."""
+"""A connection on which nothing is being answered is closed when the client has not sent a whole request by then."""
 
 CONNECTIONS = 512
 """Of one process. When there are more, the one that has kept us waiting longest is closed."""
 
 
 class Guarded(HttpToolsProtocol):
-    """One connection. ``waiting_since`` is when its client's turn began; none while a request is being answered."""
+    """One connection. ``waiting_since`` is when its client's turn began; none while it waits for an answer."""
 
     waiting_since: float | None
     _bytes = 0
@@ -77,22 +77,19 @@ class Guarded(HttpToolsProtocol):
             raise ValueError("the head is too large")  # the parser makes it 400
         super().on_header(name, value)
 
-    def on_headers_complete(self) -> None:
-        """It is our turn."""
-        self.waiting_since = None
-        super().on_headers_complete()
-
     def on_body(self, body: bytes) -> None:
         """Count it."""
         self._body_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Begin to count anew."""
+        """It is our turn. Begin to count anew."""
+        if self.cycle and not self.cycle.response_complete:  # else it was answered before it was whole
+            self.waiting_since = None
         self._bytes = self._body_bytes = self._kept = 0
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """It is the client's turn, unless it has sent the next request already."""
-        self.waiting_since = None if self.pipeline else time.monotonic()
+        """It is the client's turn, unless it has sent the whole next request already."""
+        self.waiting_since = None if self.pipeline and not self.cycle.more_body else time.monotonic()
         super().on_response_complete()

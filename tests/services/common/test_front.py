@@ -32,7 +32,7 @@ from common.settings import ServiceSettings
 
 front.CLIENT_SECONDS = float(sys.argv[1])
 front.CONNECTIONS = int(sys.argv[2])
-settings = ServiceSettings(trusted_proxies=sys.argv[3])
+settings = ServiceSettings(trusted_proxies=sys.argv[3], request_seconds=6000)
 app = service.create("thing", settings, resources=[], checks={}, identify=None)
 
 @app.post("/length")
@@ -113,6 +113,7 @@ def sends_for_ever(connection: socket.socket, block: bytes, most: int = 20_000_0
 
 
 START = b"GET /health HTTP/1.1\r\nHost: x\r\n"
+BODY = b"POST /length HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n" + b"x" * 110
 CHUNKED = b"POST /length HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
 
 
@@ -154,8 +155,8 @@ def await_end(connection: socket.socket) -> None:
 
 @pytest.mark.parametrize(
     "sent",
-    [b"", b"POST /length HTTP/1.1\r\nHost: x\r\nX: ", START + b"\r\n" + START],
-    ids=["nothing", "half a head", "half a second head"],
+    [b"", b"POST /length HTTP/1.1\r\nHost: x\r\nX: ", START + b"\r\n" + START, BODY, CHUNKED, START + b"\r\n" + BODY],
+    ids=["nothing", "half a head", "half a second head", "half a body", "a chunk of a body", "half a second body"],
 )
 def test_half_sent_requests_are_closed_in_time(quick: Server, sent: bytes) -> None:
     with ExitStack() as stack:
@@ -163,6 +164,13 @@ def test_half_sent_requests_are_closed_in_time(quick: Server, sent: bytes) -> No
         assert quick.ask("GET", "/health")[0] == 200
         for one in half:
             await_end(one)
+
+
+def test_who_sends_the_rest_after_the_answer_is_closed(quick: Server) -> None:
+    with quick.connect(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n") as connection:
+        assert b"404" in connection.recv(65_536)
+        connection.sendall(b"12345")
+        await_end(connection)
 
 
 def test_who_trickles_after_the_answer_is_closed(quick: Server) -> None:
@@ -174,9 +182,10 @@ def test_who_trickles_after_the_answer_is_closed(quick: Server) -> None:
             time.sleep(0.05)
 
 
-def test_of_too_many_connections_those_go_that_wait_longest(patient: Server) -> None:
+@pytest.mark.parametrize("sent", [START, BODY], ids=["half a head", "half a body"])
+def test_of_too_many_connections_those_go_that_wait_longest(patient: Server, sent: bytes) -> None:
     with ExitStack() as stack:
-        half = [stack.enter_context(patient.connect(START)) for _ in range(60)]
+        half = [stack.enter_context(patient.connect(sent)) for _ in range(60)]
         for one in half[:40]:
             await_end(one)
         for _ in range(5):
