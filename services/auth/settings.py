@@ -1,16 +1,4 @@
-"""Which settings does ``auth`` take, besides those of ``common.settings``?
-
-=====================  ========  ==================================================================
-AUTH_SECRET                      required: protects the signing keys at rest; at least 32 characters
-                                 (``openssl rand -hex 32``). Changing it ends every access token.
-ACCESS_TOKEN_SECONDS   900       how long an access token is good, at most
-SIGNING_KEY_SECONDS    86400     how long a key signs before a new one takes over
-RATE_LIMIT_PER_MINUTE  10        logins an address may try for one user; for all users, ten times that
-REGISTRATION           open      closed: only an administrator makes users (auth.admin makes the first one)
-API_KEYS_PER_USER      20        and no more
-API_KEY_DAYS           90        how long an API key is good when nothing is said
-=====================  ========  ==================================================================
-"""
+"""Which settings does ``auth`` take, besides those of ``common.settings``? docs/services.md says what they mean."""
 
 from __future__ import annotations
 

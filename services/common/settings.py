@@ -1,23 +1,7 @@
 """Which settings does every service take from its environment?
 
-=====================  ============  ==========================================================
-MAX_BODY_BYTES         1048576       larger request bodies are refused with 413
-REQUEST_SECONDS        10            a request that takes longer is answered with 504
-LOG_LEVEL              INFO          DEBUG also logs requests of /health
-TRUSTED_PROXIES                      whose X-Forwarded-For is believed: addresses, networks, names, with commas
-METRICS_TOKEN                        /metrics is there for who sends it; without, for nobody
-POSTGRES_HOST          postgres
-POSTGRES_PORT          5432
-POSTGRES_USER          swarm
-POSTGRES_PASSWORD                    required
-POSTGRES_DB            swarm
-REDIS_HOST             redis
-REDIS_PORT             6379
-REDIS_USER             default
-REDIS_PASSWORD                       required
-=====================  ============  ==========================================================
-
-What one service alone takes stands in its own ``settings.py``. An empty variable counts as not set.
+What one service alone takes stands in its own ``settings.py``, and what each means in docs/services.md. An empty
+variable counts as not set.
 """
 
 from __future__ import annotations

@@ -1,13 +1,4 @@
-"""Which settings does ``memory`` take, besides those of ``common.settings``?
-
-=====================  ================  ===================================================
-AUTH_URL               http://auth:8005  where ``auth`` answers
-SESSION_TTL_SECONDS    86400             a session is forgotten this long after its last message
-SESSIONS_PER_USER      100               and no more; older ones are forgotten as they end
-MEMORIES_PER_USER      10000             and no more
-BYTES_PER_USER         33554432          of memories, and as many of sessions
-=====================  ================  ===================================================
-"""
+"""Which settings does ``memory`` take, besides those of ``common.settings``? docs/services.md says what they mean."""
 
 from __future__ import annotations
 

@@ -1,23 +1,4 @@
-"""Which settings does ``orchestrator`` take, besides those of ``common.settings``?
-
-======================  ====================  ===================================================
-AUTH_URL                http://auth:8005      where ``auth`` answers
-MEMORY_URL              http://memory:8003    where ``memory`` answers
-MODEL_URL               http://model:8000/v1  an OpenAI-compatible endpoint (vLLM in production)
-MODEL_NAME              default               the model asked when a task names none
-                                              (``vllm serve … --served-model-name default``)
-MODELS                                        others that may be asked for, with commas: NAME at MODEL_URL, or NAME=URL
-MODEL_KEYS                                    NAME=KEY, with commas: what opens those with an address of their own
-MAX_TOKENS              4096                  no answer is longer
-TOKENS_PER_USER_DAY     10000000              read and written by models for one user in a day; 0: no limit
-CONTEXT_TOKENS          8192                  of memories, session and prompt together; the oldest are left out first
-MODEL_API_KEY                                 sent to the model as a bearer token, when set
-MODEL_TIMEOUT_SECONDS   120                   a task fails when its answer is not complete by then
-MODEL_CONCURRENCY       16                    tasks that a model works at, side by side; others are queued
-TASKS_PER_USER          32                    that are not done, and no more
-TASK_TTL_SECONDS        604800                a task is forgotten this long after its last change
-======================  ====================  ===================================================
-"""
+"""Which settings does ``orchestrator`` take, besides those of ``common.settings``? docs/services.md explains them."""
 
 from __future__ import annotations
 

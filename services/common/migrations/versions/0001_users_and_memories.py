@@ -1,11 +1,11 @@
 """What the services made for themselves before there were migrations: taken over where it is there already."""
 
-from alembic import op
+from common.migrations.statements import upgrading
 
 revision = "0001"
 down_revision = None
 
-STATEMENTS = """
+upgrade = upgrading("""
 CREATE EXTENSION IF NOT EXISTS vector;
 CREATE SCHEMA IF NOT EXISTS auth;
 CREATE SCHEMA IF NOT EXISTS memory;
@@ -40,11 +40,4 @@ CREATE TABLE IF NOT EXISTS memory.memories (
     created_at timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX IF NOT EXISTS memories_of_user ON memory.memories (user_id, created_at);
-"""
-
-
-def upgrade() -> None:
-    """Make what is missing."""
-    for statement in STATEMENTS.split(";\n"):
-        if statement.strip():
-            op.execute(statement)
+""")

@@ -1,11 +1,11 @@
 """Sessions and tasks come here from Redis, with quotas; users may be administrators, disabled and deleted."""
 
-from alembic import op
+from common.migrations.statements import upgrading
 
 revision = "0002"
 down_revision = "0001"
 
-STATEMENTS = """
+upgrade = upgrading("""
 CREATE SCHEMA orchestrator;
 ALTER TABLE auth.users
     ADD COLUMN is_admin boolean NOT NULL DEFAULT false,
@@ -63,11 +63,4 @@ CREATE TABLE orchestrator.tasks (
 CREATE INDEX tasks_of_user ON orchestrator.tasks (user_id, created_at);
 CREATE INDEX tasks_by_change ON orchestrator.tasks (updated_at);
 CREATE INDEX tasks_unfinished ON orchestrator.tasks (created_at) WHERE state IN ('queued', 'running');
-"""
-
-
-def upgrade() -> None:
-    """Add what is new. Services of before go on with what they had: nothing is taken away."""
-    for statement in STATEMENTS.split(";\n"):
-        if statement.strip():
-            op.execute(statement)
+""")

@@ -1,11 +1,11 @@
 """What each user's models have read and written in a day; memories are listed, and each text is kept once."""
 
-from alembic import op
+from common.migrations.statements import upgrading
 
 revision = "0003"
 down_revision = "0002"
 
-STATEMENTS = """
+upgrade = upgrading("""
 CREATE TABLE orchestrator.spent (
     user_id uuid,
     day date,
@@ -13,11 +13,4 @@ CREATE TABLE orchestrator.spent (
     PRIMARY KEY (user_id, day)
 );
 CREATE INDEX memories_by_text ON memory.memories (user_id, md5(text))
-"""
-
-
-def upgrade() -> None:
-    """Add what is new. Services of before go on with what they had."""
-    for statement in STATEMENTS.split(";\n"):
-        if statement.strip():
-            op.execute(statement)
+""")

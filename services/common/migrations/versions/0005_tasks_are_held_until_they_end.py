@@ -1,18 +1,11 @@
 """A task has a worker until it has ended there: that is its place at a model."""
 
-from alembic import op
+from common.migrations.statements import upgrading
 
 revision = "0005"
 down_revision = "0004"
 
-STATEMENTS = """
+upgrade = upgrading("""
 UPDATE orchestrator.tasks SET worker = NULL WHERE state NOT IN ('queued', 'running');
 CREATE INDEX tasks_held ON orchestrator.tasks (worker) WHERE worker IS NOT NULL
-"""
-
-
-def upgrade() -> None:
-    """Add what is new. Services of before go on with what they had."""
-    for statement in STATEMENTS.split(";\n"):
-        if statement.strip():
-            op.execute(statement)
+""")
