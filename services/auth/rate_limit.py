@@ -8,12 +8,11 @@ attempt that is refused is answered late, so that those who guess on take less o
 from __future__ import annotations
 
 import asyncio
-from http import HTTPStatus
 from ipaddress import IPv6Address, ip_address, ip_network
 
 from redis.asyncio import Redis
 
-from common.problems import Problem
+from common.problems import TooMany
 
 WINDOW_SECONDS = 60
 ALL_USERS = 10
@@ -56,12 +55,7 @@ class RateLimit:
             if not self._late.locked():
                 async with self._late:
                     await asyncio.sleep(LATE_SECONDS)
-            seconds = max(left, 1)
-            raise Problem(
-                HTTPStatus.TOO_MANY_REQUESTS,
-                f"Too many attempts; wait {seconds} seconds.",
-                headers={"Retry-After": str(seconds)},
-            )
+            raise TooMany("logins", f"Too many attempts; wait {max(left, 1)} seconds.", max(left, 1))
 
 
 def _known(address: str, account: str) -> str:

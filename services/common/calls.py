@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 
 from common.logs import request_id
-from common.problems import Unavailable
+from common.problems import Busy, Unavailable
 
 
 def client(base_url: str, *, seconds: float = 4) -> httpx.AsyncClient:
@@ -26,11 +26,14 @@ async def call(
     """Call ``path`` of ``service``.
 
     A ``repeatable`` request is sent once more when the connection broke: the server may just have closed a
-    kept-alive one, or have been restarted. Raises ``Unavailable`` when no answer came, or a 5xx.
+    kept-alive one, or have been restarted. Raises ``Unavailable`` when no answer came, or a 5xx; ``Busy`` when no
+    connection was free.
     """
     for attempts_left in reversed(range(2 if repeatable else 1)):
         try:
             answer = await http.request(method, path, headers=headers, json=json)
+        except httpx.PoolTimeout as error:
+            raise Busy from error
         except httpx.TransportError as error:
             if attempts_left and not isinstance(error, httpx.TimeoutException):
                 continue

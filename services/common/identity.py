@@ -90,6 +90,7 @@ class Identities:
         self._auth = auth
         self._redis = redis
         self._known: dict[bytes, tuple[Claims, float]] = {}
+        self._exchanging: dict[tuple[bytes, str], asyncio.Task[str]] = {}
         self._keys: dict[str, Any] = {}
         self._fetched = -float("inf")
         self._fresh_until = -float("inf")
@@ -114,7 +115,15 @@ class Identities:
         return Identity(claims, headers)
 
     async def exchange(self, headers: dict[str, str], audience: str) -> str:
-        """A token of the same user that is good for ``audience`` alone, and for a short time."""
+        """A token of the same user that is good for ``audience`` alone, and for a short time. Many who want the same at
+        once have one."""
+        wanted = hashlib.sha256(repr(headers).encode()).digest(), audience
+        if wanted not in self._exchanging:
+            self._exchanging[wanted] = asyncio.create_task(self._exchange(headers, audience))
+            self._exchanging[wanted].add_done_callback(lambda _: self._exchanging.pop(wanted))
+        return await asyncio.shield(self._exchanging[wanted])
+
+    async def _exchange(self, headers: dict[str, str], audience: str) -> str:
         answer = await call(
             "The auth service", self._auth, "POST", "/exchange", headers=headers, json={"audience": audience},
             repeatable=True,

@@ -32,8 +32,9 @@ WAITED = Histogram("swarm_wait_seconds", "How long tasks waited for a place.", b
 ANSWERED = Histogram("swarm_model_seconds", "How long models took, to the end.", ["model", "outcome"], buckets=LONG)
 CALLERS_FAULT = (400, 413, 422)
 """With these a model refuses a question that is wrong; 404 (no such model) and 429 (busy) are the operator's."""
+REFUSED = Counter("swarm_refused", "Requests refused since there were too many, of a user or in all.", ["why"])
 AUDITED = Counter("swarm_audit", "Events of the audit log.", ["event"])
-_ALL = (REQUESTS, SECONDS, UNAVAILABLE, TOKENS, TASKS, WAITED, ANSWERED, AUDITED)
+_ALL = (REQUESTS, SECONDS, UNAVAILABLE, TOKENS, TASKS, WAITED, ANSWERED, REFUSED, AUDITED)
 
 
 def answered(service: str, scope: Scope, status: int, seconds: float) -> None:

@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from common.problems import Unavailable
+from common.problems import Busy, Unavailable
 from common.settings import PostgresSettings
 
 log = logging.getLogger("postgres")
@@ -163,6 +163,8 @@ class _unavailable:  # noqa: N801 - reads as a statement, as contextlib's own do
     def __enter__(self) -> None: ...
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, NoFreeConnection):
+            raise Busy from error
         if error is not None and not_there(error):
             raise Unavailable("PostgreSQL") from error
 
@@ -173,10 +175,7 @@ def not_there(error: BaseException) -> bool:
         state = getattr(error.orig, "sqlstate", None)
         return error.connection_invalidated or state is None or state[:2] in _NOT_THERE
     # asyncpg's own errors come unwrapped while connecting only. Both time limits are OSErrors too.
-    return isinstance(
-        error,
-        (OSError, NoFreeConnection, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError),
-    )
+    return isinstance(error, (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError))
 
 
 async def lock(connection: AsyncConnection, name: str) -> None:

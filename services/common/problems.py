@@ -40,6 +40,23 @@ class Unavailable(Problem):
         self.what = what
 
 
+class Busy(Unavailable):
+    """503: this service has more to do than it can. What it would have asked may be well."""
+
+    def __init__(self) -> None:
+        super().__init__("This service", "has too much to do")
+        metrics.REFUSED.labels("busy").inc()
+
+
+class TooMany(Problem):
+    """429: one user, or address, has had as much of something as there is for one (``why``: a word for the metrics). In
+    so many ``seconds`` there may be more."""
+
+    def __init__(self, why: str, detail: str, seconds: int = 1) -> None:
+        super().__init__(HTTPStatus.TOO_MANY_REQUESTS, detail, headers={"Retry-After": str(seconds)})
+        metrics.REFUSED.labels(why).inc()
+
+
 def unauthorized(detail: str, **more: Any) -> Problem:
     """401, with the challenge that HTTP asks for."""
     return Problem(HTTPStatus.UNAUTHORIZED, detail, headers={"WWW-Authenticate": 'Bearer realm="vllm-swarm"'}, **more)
@@ -74,7 +91,7 @@ def _answer(request: Request, status: int, detail: str, headers: Any = None, mor
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - Starlette calls it for nothing else
-    if isinstance(error, Unavailable):
+    if isinstance(error, Unavailable) and not isinstance(error, Busy):
         log.warning(error.detail, extra={"cause": _kind(error.__cause__)})
         metrics.UNAVAILABLE.labels(error.what).inc()
     return _answer(request, error.status_code, error.detail, error.headers, getattr(error, "more", None))

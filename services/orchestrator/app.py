@@ -90,6 +90,7 @@ def _add_tasks(app: FastAPI, tasks: Tasks, runs: Runs, identities: Identities, s
         if new.model and new.model not in settings.endpoints:
             raise Problem(HTTPStatus.NOT_FOUND, "There is no such model here.")
         task = new_task(new.prompt, new.model or settings.model_name, new.session, settings.task_limit)
+        runs.check(user.user_id)
         place = {"Location": f"/tasks/{task.id}"}
         if new.background:
             await runs.queue(task, await owner(user))

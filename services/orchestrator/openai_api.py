@@ -135,6 +135,7 @@ def install(
         metadata = asked.metadata or Metadata()
         if body.pop("metadata", None) and metadata.model_extra:  # an empty one OpenAI's own server would refuse
             body["metadata"] = metadata.model_extra
+        runs.check(user.user_id)
         given = [name for name in ("max_tokens", "max_completion_tokens") if body.get(name)] or ["max_tokens"]
         body |= {name: min(body.get(name) or settings.max_tokens, settings.max_tokens) for name in given}
         return await passed_on(request, "chat/completions", body, await recalls.of(user, headers, metadata))

@@ -123,6 +123,7 @@ class Runs:
         self.spending = aides.spending
         self._settings = settings
         self._runs: dict[uuid.UUID, Run] = {}
+        self._coming: list[uuid.UUID] = []  # whose tasks are being kept
         self._wake = asyncio.Event()
 
     @asynccontextmanager
@@ -154,11 +155,21 @@ class Runs:
     async def queue(self, task: Task, owner: Owner, work: Work | None = None) -> Run:
         """Queue ``task``, to be done whoever waits for it; or ``work`` that takes a place as it would, and is shown as
         it until it ends. Raises a ``Problem`` when the user's day or tasks are used up, or it cannot be kept."""
-        await self.spending.check(owner.user_id)
-        lease = datetime.now(UTC) + timedelta(seconds=LEASE_SECONDS)
-        more = {"worker": self._places.worker, "lease_until": lease, "username": owner.username}
-        await self._tasks.add(task, owner.user_id, token=None if work else owner.token, **more)
+        self.check(owner.user_id)
+        self._coming.append(owner.user_id)
+        try:
+            await self.spending.check(owner.user_id)
+            lease = datetime.now(UTC) + timedelta(seconds=LEASE_SECONDS)
+            more = {"worker": self._places.worker, "lease_until": lease, "username": owner.username}
+            await self._tasks.add(task, owner.user_id, token=None if work else owner.token, **more)
+        finally:
+            self._coming.remove(owner.user_id)
         return self._begin(task, owner, work)
+
+    def check(self, user_id: uuid.UUID) -> None:
+        """Raise 429 when the tasks that the user has here are too many already: that asks nobody else."""
+        here = (*self._coming, *(run.owner.user_id for run in self._runs.values()))
+        self._tasks.check(here.count(user_id))
 
     def cancelled(self, task_id: uuid.UUID) -> None:
         """Stop the task, should it be done here; where it is done elsewhere, that process sees it soon."""

@@ -12,7 +12,6 @@ import time
 import uuid
 from collections import Counter
 from datetime import UTC, datetime, timedelta
-from http import HTTPStatus
 from typing import Any
 
 from sqlalchemy import delete, select, text
@@ -20,7 +19,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from common import metrics
 from common.postgres import Database
-from common.problems import Problem
+from common.problems import TooMany
 from orchestrator.conversation import CHARACTERS_OF_A_TOKEN
 from orchestrator.tables import Spent
 
@@ -43,11 +42,8 @@ class Spending:
         if self._limit and await self._known_of(user_id) + self._counted[user_id] >= self._limit:
             now = datetime.now(UTC)
             midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
-            raise Problem(
-                HTTPStatus.TOO_MANY_REQUESTS,
-                f"You have used up your {self._limit} tokens of this day (UTC).",
-                headers={"Retry-After": str(int((midnight - now).total_seconds()) + 1)},
-            )
+            sentence = f"You have used up your {self._limit} tokens of this day (UTC)."
+            raise TooMany("tokens", sentence, int((midnight - now).total_seconds()) + 1)
 
     async def _known_of(self, user_id: uuid.UUID) -> int:
         since, tokens = self._known.get(user_id, (float("-inf"), 0))

@@ -5,14 +5,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from http import HTTPStatus
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import delete, func, insert, select, text, update
 
 from common.postgres import Database, lock
-from common.problems import Problem
+from common.problems import TooMany
 from orchestrator.tables import KeptTask
 
 MOST = 1000
@@ -76,6 +75,12 @@ class Tasks:
         self._ttl = timedelta(seconds=ttl_seconds)
         self._unfinished = unfinished
 
+    def check(self, unfinished: int) -> None:
+        """Raise 429 when a user with so many ``unfinished`` tasks may not have another one."""
+        if unfinished >= self._unfinished:
+            sentence = f"You have {self._unfinished} tasks that are not done: wait for one, or cancel it."
+            raise TooMany("tasks", sentence)
+
     async def add(self, task: Task, user_id: uuid.UUID, **more: Any) -> None:
         """Keep a new ``task`` of a user, whose other columns are ``more``. Raises 429 when they have too many that have
         not ended."""
@@ -83,12 +88,7 @@ class Tasks:
         values = {**task.model_dump(exclude={"context"}), "context": [], "user_id": user_id, **more}
         async with self._database.begin() as connection:
             await lock(connection, f"tasks of {user_id}")
-            if (await connection.execute(mine.where(KeptTask.deadline > func.now()))).scalar_one() >= self._unfinished:
-                raise Problem(
-                    HTTPStatus.TOO_MANY_REQUESTS,
-                    f"You have {self._unfinished} tasks that are not done: wait for one, or cancel it.",
-                    headers={"Retry-After": "1"},
-                )
+            self.check((await connection.execute(mine.where(KeptTask.deadline > func.now()))).scalar_one())
             await connection.execute(insert(KeptTask).values(**values))
 
     async def save(self, task: Task, worker: uuid.UUID) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from neighbours import bearer
+from neighbours import Neighbour, bearer
 from test_orchestrator_api import ask, background, spent, states
 from test_orchestrator_process import orchestrator
 
@@ -55,7 +55,7 @@ def holding() -> Iterator[Holding]:
 
 async def forget(http: httpx.AsyncClient, user: dict[str, str]) -> None:
     """Stop what is left, which others would take over."""
-    for task in (await http.get("/tasks", headers=user)).json()["tasks"]:
+    for task in (await http.get("/tasks?limit=100", headers=user)).json()["tasks"]:
         assert (await http.delete(f"/tasks/{task['id']}", headers=user)).status_code == 204
 
 
@@ -191,6 +191,50 @@ async def test_limits_hold_for_many_at_once(
     assert sorted({one.status_code for one in answers}) == [202, 429]
     assert [one.status_code for one in answers].count(202) == 3
     await forget(two[0], user)
+
+
+async def test_overload_by_one_user_is_no_outage(
+    app: Callable[..., Any], database: dict[str, Any], started: Start, other: dict[str, str], holding: Holding,
+    auth: Neighbour, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """As many as one user may have are begun; the rest is told at once to come again, and auth is asked twice."""
+    usual = auth.answer
+
+    def slow(*asked: Any) -> Any:
+        time.sleep(0.3)
+        return usual(*asked)
+
+    monkeypatch.setattr(auth, "answer", slow)
+    http = await started(app(database, model_url=url_of(holding), metrics_token="metrics"))
+    user = {"X-API-Key": f"vls_good-{uuid.uuid4()}"}
+    flood = [
+        asyncio.create_task(http.post(SERVE, json=CHAT, headers={**user, "X-Swarm-Memory": "on"})) for _ in range(500)
+    ]
+    ended: list[httpx.Response] = []
+    async with asyncio.timeout(30):
+        for one in asyncio.as_completed(flood):
+            ended.append(await one)
+            if len(ended) == 500 - 32:
+                break
+        assert {one.status_code for one in ended} == {429}
+        assert {one.headers["Retry-After"] for one in ended} == {"1"}
+        assert (await http.get("/tasks", headers=other)).status_code == 200
+        while len((await http.get("/tasks?limit=100", headers=user)).json()["tasks"]) < 32:
+            await asyncio.sleep(0.1)
+    assert [path for _, path, _, _ in auth.requests].count(
+        "/exchange"
+    ) <= 3  # two services
+    told = (await http.get("/metrics", headers={"Authorization": "Bearer metrics"})).text
+    assert counted(told, 'swarm_refused_total{why="tasks"}') >= 500 - 32
+    assert 'swarm_unavailable_total{what="The auth service"}' not in told
+    await forget(http, user)
+    await asyncio.gather(*flood)
+
+
+def counted(told: str, what: str) -> float:
+    """The number of ``what`` among metrics."""
+    [line] = [line for line in told.splitlines() if line.startswith(what)]
+    return float(line.split()[-1])
 
 
 @pytest.mark.parametrize(
