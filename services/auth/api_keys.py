@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http import HTTPStatus
 
-from sqlalchemy import func, insert, or_, select, update
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import ARRAY, String, func, insert, or_, select, update
 
 from auth.tables import ApiKey, User
 from common.identity import PREFIX
@@ -22,14 +23,15 @@ from common.problems import Problem
 from common.tokens import scope_text
 
 
-@dataclass(frozen=True)
-class Described:
-    """A key, without the key itself."""
+class Described(BaseModel):
+    """A key, as far as it can be shown again."""
+
+    model_config = ConfigDict(from_attributes=True)
 
     id: uuid.UUID
     name: str
     hint: str
-    scopes: str
+    scopes: list[str]
     created_at: datetime
     expires_at: datetime | None
 
@@ -55,7 +57,8 @@ def digest(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
-_DESCRIPTION = (ApiKey.id, ApiKey.name, ApiKey.hint, ApiKey.scopes, ApiKey.created_at, ApiKey.expires_at)
+_SCOPES = func.string_to_array(ApiKey.scopes, " ", type_=ARRAY(String)).label("scopes")
+_DESCRIPTION = (ApiKey.id, ApiKey.name, ApiKey.hint, _SCOPES, ApiKey.created_at, ApiKey.expires_at)
 _GOOD = (ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now()))
 
 
@@ -91,7 +94,7 @@ class ApiKeys:
             await lock(connection, f"API keys of {user_id}")
             if (await connection.execute(working)).scalar_one() >= self._most:
                 raise Problem(HTTPStatus.CONFLICT, f"You may have {self._most} API keys: revoke one.")
-            return key, Described(*(await connection.execute(statement)).one())
+            return key, Described.model_validate((await connection.execute(statement)).one())
 
     async def list(self, user_id: uuid.UUID) -> Sequence[Described]:
         """The keys of ``user_id`` that work, oldest first."""
@@ -99,7 +102,7 @@ class ApiKeys:
             select(*_DESCRIPTION).where(ApiKey.user_id == user_id, *_GOOD).order_by(ApiKey.created_at, ApiKey.id)
         )
         async with self._database.connect() as connection:
-            return [Described(*row) for row in await connection.execute(statement)]
+            return [Described.model_validate(row) for row in await connection.execute(statement)]
 
     async def revoke(self, user_id: uuid.UUID, key_id: uuid.UUID) -> None:
         """Make a key of ``user_id`` worthless from now on."""

@@ -110,18 +110,7 @@ class NewApiKey(BaseModel):
     expires_in: int | None = Field(default=None, ge=1, le=366 * 86_400)
 
 
-class ApiKeyInfo(BaseModel):
-    """A key, as far as it can be shown again."""
-
-    id: uuid.UUID
-    name: str
-    hint: str
-    scopes: list[str]
-    created_at: datetime
-    expires_at: datetime | None
-
-
-class CreatedApiKey(ApiKeyInfo):
+class CreatedApiKey(Described):
     """A key, the only time that it is shown."""
 
     key: str
@@ -130,7 +119,7 @@ class CreatedApiKey(ApiKeyInfo):
 class ApiKeyList(BaseModel):
     """Every key of a user that works."""
 
-    api_keys: list[ApiKeyInfo]
+    api_keys: list[Described]
 
 
 class Jwks(BaseModel):
@@ -304,12 +293,12 @@ def _add_api_keys(
         seconds = new.expires_in or settings.api_key_days * 86_400
         owner = known.token().user_id
         key, described = await api_keys.create(owner, new.name, new.scopes, timedelta(seconds=seconds))
-        audit.record("key made", known, target=described.id, scopes=described.scopes)
-        return CreatedApiKey(key=key, **_info(described).model_dump())
+        audit.record("key made", known, target=described.id, scopes=" ".join(described.scopes))
+        return CreatedApiKey(key=key, **described.model_dump())
 
     @app.get("/api-keys", tags=["API keys"])
     async def list_keys(known: Owner) -> ApiKeyList:
-        return ApiKeyList(api_keys=[_info(one) for one in await api_keys.list(known.user_id)])
+        return ApiKeyList(api_keys=list(await api_keys.list(known.user_id)))
 
     @app.delete("/api-keys/{key_id}", status_code=HTTPStatus.NO_CONTENT, tags=["API keys"])
     async def revoke_key(key_id: uuid.UUID, known: KnownCaller) -> None:
@@ -322,10 +311,6 @@ def _add_api_keys(
         await tokens.revoke(str(key_id), datetime.now(UTC) + EXCHANGED)
         await api_keys.revoke(known.user_id, key_id)
         audit.record("key revoked", known, target=key_id)
-
-
-def _info(described: Described) -> ApiKeyInfo:
-    return ApiKeyInfo(**{**asdict(described), "scopes": described.scopes.split()})
 
 
 def _address(request: Request) -> str:

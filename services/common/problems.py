@@ -109,11 +109,9 @@ async def _malformed(request: Request, error: Exception) -> Response:
 
 
 async def _no_redis(request: Request, error: Exception) -> Response:
-    log.warning("Redis does not answer", extra={"cause": _kind(error)})
-    metrics.UNAVAILABLE.labels("Redis").inc()
-    return _answer(
-        request, HTTPStatus.SERVICE_UNAVAILABLE, "Redis does not answer; try again soon.", {"Retry-After": "1"}
-    )
+    unavailable = Unavailable("Redis")
+    unavailable.__cause__ = error
+    return await _refused(request, unavailable)
 
 
 def _kind(error: BaseException | None) -> str:

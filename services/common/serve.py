@@ -12,6 +12,7 @@ import socket
 import sys
 import tempfile
 from functools import partial
+from math import ceil
 from typing import Any
 
 import uvicorn
@@ -44,16 +45,16 @@ class Port:
 
 
 def main(service: str, port: int, host: str = "0.0.0.0") -> None:  # noqa: S104 - a container has this one only
-    """Serve until a signal says stop; what is being answered then has 8 seconds to end."""
-    settings_of(service)  # here too: workers that refuse to start would be started again for ever
+    """Serve until a signal says stop; what is being answered then has as long as a request may take to end."""
+    settings = settings_of(service)  # here too: workers that refuse to start would be started again for ever
     workers = int(os.environ.get("WORKERS") or 1)
     if workers > 1:
         # Before a worker imports what reads it.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="metrics-")
     config = uvicorn.Config(
         partial(application, service), factory=True, host=host, port=port, http=Guarded, ws="none", access_log=False,
-        workers=workers, timeout_worker_healthcheck=30, timeout_graceful_shutdown=8, server_header=False,
-        proxy_headers=False,
+        workers=workers, timeout_worker_healthcheck=30, timeout_graceful_shutdown=ceil(settings.longest_seconds),
+        server_header=False, proxy_headers=False,
     )  # fmt: skip
     if workers > 1:
         Multiprocess(config, [Port(host, port)]).run()  # type: ignore[list-item]

@@ -24,13 +24,11 @@ def create(
     resources: Sequence[AbstractAsyncContextManager[object]],
     checks: Mapping[str, health.Check],
     identify: tracing.Identify,
-    seconds: float | None = None,
 ) -> FastAPI:
     """An application called ``name``.
 
     ``resources`` (stores, clients) are entered when it starts and left, last first, when it stops;
-    ``checks`` are what ``/health`` asks; ``identify`` knows who sent a request; a request may take ``seconds`` (as the
-    settings say, if not given). Nothing connects before the start.
+    ``checks`` are what ``/health`` asks; ``identify`` knows who sent a request. Nothing connects before the start.
     """
     logs.configure(name, settings.log_level)
 
@@ -52,7 +50,7 @@ def create(
     traced = tracing.install(app, name, identify)
     # The last added is the outermost.
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
-    app.add_middleware(Deadline, seconds=seconds or settings.request_seconds)
+    app.add_middleware(Deadline, seconds=settings.longest_seconds)
     app.add_middleware(RequestLog, service=name)
     if settings.trusted_proxies:
         app.add_middleware(Proxies, trusted=settings.trusted_proxies)

@@ -29,6 +29,11 @@ class ServiceSettings(Environment):
     trusted_proxies: str = ""
     metrics_token: SecretStr = SecretStr("")
 
+    @property
+    def longest_seconds(self) -> float:
+        """How long a request may take."""
+        return self.request_seconds
+
     @field_validator("trusted_proxies")
     @classmethod
     def _networks(cls, proxies: str) -> str:

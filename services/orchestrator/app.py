@@ -70,7 +70,6 @@ def create_app(settings: OrchestratorSettings) -> FastAPI:
         ],
         checks={"postgres": database.check, "redis": redis.ping},
         identify=identities.identify,
-        seconds=settings.task_limit.total_seconds(),
     )  # fmt: skip
     _add_tasks(app, tasks, runs, identities, settings)
     recalls = Recalls(Memory(memory), identities, settings.context_tokens)
@@ -89,7 +88,7 @@ def _add_tasks(app: FastAPI, tasks: Tasks, runs: Runs, identities: Identities, s
     async def create(new: NewTask, user: Caller, request: Request) -> Response:
         if new.model and new.model not in settings.endpoints:
             raise Problem(HTTPStatus.NOT_FOUND, "There is no such model here.")
-        task = new_task(new.prompt, new.model or settings.model_name, new.session, settings.task_limit)
+        task = new_task(new.prompt, new.model or settings.model_name, new.session, settings.longest_seconds)
         runs.check(user.user_id)
         place = {"Location": f"/tasks/{task.id}"}
         if new.background:

@@ -88,7 +88,7 @@ def install(
         name = body["model"]
         if name not in models:
             raise Problem(HTTPStatus.NOT_FOUND, f"There is no model called {name[:200]} here.")
-        task = new_task(f"{path} of OpenAI's interface", name, None, settings.task_limit)
+        task = new_task(f"{path} of OpenAI's interface", name, None, settings.longest_seconds)
         async with AsyncExitStack() as stack:
             work = partial(asked_of, models[name], path, body, recall)
             run = await stack.enter_async_context(runs.start(task, recall.owner, work))

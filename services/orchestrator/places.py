@@ -59,7 +59,9 @@ _ADOPT = text("""
 """)
 _RELEASE = text("""
     UPDATE orchestrator.tasks
-    SET lease_until = now(), state = CASE state WHEN 'running' THEN 'queued' ELSE state END WHERE worker = :worker
+    SET lease_until = now(), worker = gen_random_uuid(),
+        state = CASE state WHEN 'running' THEN 'queued' ELSE state END
+    WHERE worker = :worker AND id <> ALL(:ids)
 """)
 
 
@@ -99,7 +101,7 @@ class Places:
             rows = (await connection.execute(_ADOPT, {"worker": self.worker, "lease": LEASE_SECONDS})).all()
         return [(shown(row), Owner(row.user_id, row.username, row.token)) for row in rows]
 
-    async def release(self) -> None:
-        """Say that we are at nothing any more: others take over what has not ended, at once."""
+    async def release(self, ids: Collection[uuid.UUID]) -> None:
+        """Say that we are at nothing but the tasks ``ids``: others take over what else has not ended, at once."""
         async with self._database.connect() as connection:
-            await connection.execute(_RELEASE, {"worker": self.worker})
+            await connection.execute(_RELEASE, {"worker": self.worker, "ids": list(ids)})

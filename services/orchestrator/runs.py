@@ -3,13 +3,14 @@
 queued ──a place is free──> running: memory: what is known ──> the model answers ──> memory: keep it ──> done
    │ └──────────── anything that fails, the time limit ───────────────────────────────────────────────> failed
    └────────────── the owner cancels, the reader leaves ──────────────────────────────────────────────> cancelled
-   <────────────── this process stops or dies: another one, or this one when it is back, begins anew
+   <────────────── this process dies, or stops and waited in vain: another one, or this one when it is back, begins anew
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from http import HTTPStatus
+from types import FrameType
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -125,23 +127,50 @@ class Runs:
         self._runs: dict[uuid.UUID, Run] = {}
         self._coming: list[uuid.UUID] = []  # whose tasks are being kept
         self._wake = asyncio.Event()
+        self._draining: asyncio.Task[None] | None = None
 
     @asynccontextmanager
     async def running(self, database: Database) -> AsyncIterator[None]:
-        """Look after the queue. At the end leave what is being done to others, or to ourselves when we are back."""
-        looking = asyncio.create_task(self._look(database))
+        """Look after the queue. From the signal that says stop nothing is begun: what waits is left to others, or to
+        ourselves when we are back, and so is at the end what is not answered in the model's time."""
+        looking, loop = asyncio.create_task(self._look(database)), asyncio.get_running_loop()
+        usual = signal.getsignal(signal.SIGTERM)
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            loop.call_soon_threadsafe(self._drain)
+            if callable(usual):
+                usual(number, frame)
+
+        signal.signal(signal.SIGTERM, stop)
         try:
             yield
         finally:
+            signal.signal(signal.SIGTERM, usual)
+            await (self._draining or self._drained(0))
             looking.cancel()
-            left = list(self._runs.values())
-            for run in left:
-                run.stop(Stopped("; the task will be done: ask for it later" if run.kept else ""))
-            await asyncio.gather(looking, *(run.work for run in left if run.work), return_exceptions=True)
             with suppress(Unavailable, TimeoutError):
                 async with asyncio.timeout(SAVE_SECONDS):
-                    await self._places.release()
                     await self.spending.flush()
+
+    def _drain(self) -> None:
+        self._draining = self._draining or asyncio.create_task(self._drained(self._settings.model_timeout_seconds))
+
+    async def _drained(self, seconds: float) -> None:
+        begun = [run for run in self._runs.values() if run.place.is_set()]
+        await self._leave(begun)
+        if begun:
+            await asyncio.wait([run.work for run in begun if run.work], timeout=seconds)
+        await self._leave([])
+
+    async def _leave(self, going_on: list[Run]) -> None:
+        """Do nothing but what is ``going_on``; the rest is for others."""
+        left = [run for run in self._runs.values() if run not in going_on]
+        for run in left:
+            run.stop(Stopped("; the task will be done: ask for it later" if run.kept else ""))
+        await asyncio.gather(*(run.work for run in left if run.work), return_exceptions=True)
+        with suppress(Unavailable, TimeoutError):
+            async with asyncio.timeout(SAVE_SECONDS):
+                await self._places.release([run.task.id for run in going_on])
 
     @asynccontextmanager
     async def start(self, task: Task, owner: Owner, work: Work | None = None) -> AsyncIterator[Run]:
@@ -167,7 +196,10 @@ class Runs:
         return self._begin(task, owner, work)
 
     def check(self, user_id: uuid.UUID) -> None:
-        """Raise 429 when the tasks that the user has here are too many already: that asks nobody else."""
+        """Raise 429 when the tasks that the user has here are too many already: that asks nobody else. 503 when we
+        stop."""
+        if self._draining:
+            raise Stopped
         here = (*self._coming, *(run.owner.user_id for run in self._runs.values()))
         self._tasks.check(here.count(user_id))
 
@@ -193,7 +225,7 @@ class Runs:
         while True:
             self._wake.clear()
             try:
-                if database.prepared and clock() - looked_for_orphans >= TICK_SECONDS:
+                if database.prepared and not self._draining and clock() - looked_for_orphans >= TICK_SECONDS:
                     looked_for_orphans = clock()
                     for task, owner in await self._places.adopt():
                         log.info("taken over", extra={"task": str(task.id)})
@@ -250,20 +282,28 @@ class Runs:
         run.tell(end)
 
     async def _with_place(self, run: Run, work: Work) -> Result:
+        async with self._in_time(run):
+            return await work(run)
+
+    @asynccontextmanager
+    async def _in_time(self, run: Run) -> AsyncIterator[None]:
+        """With a place, and within the model's time, which begins before."""
+        seconds = self._settings.model_timeout_seconds
         try:
-            async with asyncio.timeout(self._settings.model_timeout_seconds):
+            async with asyncio.timeout(seconds):
                 await run.place.wait()
+                yield
         except TimeoutError as error:
-            raise Problem(HTTPStatus.GATEWAY_TIMEOUT, "The model is busy: no place was free in time.") from error
-        return await work(run)
+            late = f"The model had not finished its answer after {seconds:g} seconds."
+            why = late if run.place.is_set() else "The model is busy: no place was free in time."
+            raise Problem(HTTPStatus.GATEWAY_TIMEOUT, why) from error
 
     async def _answered(self, run: Run) -> Task:
         task, owner = run.task, run.owner
         pieces: list[str] = []
         count = None
         try:
-            async with asyncio.timeout(self._settings.model_timeout_seconds):
-                await run.place.wait()
+            async with self._in_time(run):
                 task.state = "running"
                 task.context = await self._memory.search(owner, task.prompt)
                 said: list[Message] = await self._memory.said(owner, task.session) if task.session else []
@@ -276,11 +316,6 @@ class Runs:
                         async for piece in answered:
                             pieces.append(piece)
                             run.tell(piece)
-        except TimeoutError as error:
-            raise Problem(
-                HTTPStatus.GATEWAY_TIMEOUT,
-                f"The model had not finished its answer after {self._settings.model_timeout_seconds:g} seconds.",
-            ) from error
         finally:
             if count:
                 self.spending.add(owner.user_id, task.model, count)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from common.settings import PostgresSettings, RedisSettings, ServiceSettings
@@ -53,9 +51,9 @@ class OrchestratorSettings(ServiceSettings, PostgresSettings, RedisSettings):
         return keys
 
     @property
-    def task_limit(self) -> timedelta:
-        """How long a task may take: the model's time, and that of all the rest."""
-        return timedelta(seconds=self.model_timeout_seconds + self.request_seconds)
+    def longest_seconds(self) -> float:
+        """How long a request may take: the model's time, and that of all the rest."""
+        return self.model_timeout_seconds + self.request_seconds
 
     @property
     def endpoints(self) -> dict[str, tuple[str, str]]:

@@ -54,12 +54,12 @@ class Task(BaseModel):
         return self.model_copy(update={"state": "failed", "error": LOST})
 
 
-def new_task(prompt: str, model: str, session: str | None, limit: timedelta) -> Task:
-    """A queued task that must be done within ``limit``."""
+def new_task(prompt: str, model: str, session: str | None, seconds: float) -> Task:
+    """A queued task that must be done within so many ``seconds``."""
     now = datetime.now(UTC)
     return Task(
         id=uuid.uuid4(), prompt=prompt, model=model, session=session,
-        created_at=now, updated_at=now, deadline=now + limit,
+        created_at=now, updated_at=now, deadline=now + timedelta(seconds=seconds),
     )  # fmt: skip
 
 

@@ -163,7 +163,7 @@ async def test_a_place_is_free_when_the_call_has_ended_and_not_before(
         owner = uuid.uuid4()
 
         async def queued(places: Places) -> uuid.UUID:
-            task = new_task("a", f"model of {owner}", None, timedelta(seconds=30))
+            task = new_task("a", f"model of {owner}", None, 30)
             await tasks.add(
                 task, owner, username="x", token=None, worker=places.worker, lease_until=datetime.now(UTC) + LEASE
             )
@@ -221,9 +221,7 @@ async def test_overload_by_one_user_is_no_outage(
         assert (await http.get("/tasks", headers=other)).status_code == 200
         while len((await http.get("/tasks?limit=100", headers=user)).json()["tasks"]) < 32:
             await asyncio.sleep(0.1)
-    assert [path for _, path, _, _ in auth.requests].count(
-        "/exchange"
-    ) <= 3  # two services
+    assert [path for _, path, _, _ in auth.requests].count("/exchange") <= 3  # two services
     told = (await http.get("/metrics", headers={"Authorization": "Bearer metrics"})).text
     assert counted(told, 'swarm_refused_total{why="tasks"}') >= 500 - 32
     assert 'swarm_unavailable_total{what="The auth service"}' not in told

@@ -72,7 +72,7 @@ def test_what_is_remembered_fits(prompt: str, answer: str, longest: int) -> None
 
 @pytest.mark.parametrize("state", ["queued", "running"])
 def test_a_task_past_its_deadline_has_failed(state: str) -> None:
-    task = new_task("a", "m", None, timedelta(seconds=10)).model_copy(update={"state": state})
+    task = new_task("a", "m", None, 10).model_copy(update={"state": state})
     assert task.as_of(datetime.now(UTC)).state == state
     late = task.as_of(task.deadline + timedelta(seconds=1))
     assert late.state == "failed"
@@ -81,7 +81,7 @@ def test_a_task_past_its_deadline_has_failed(state: str) -> None:
 
 @pytest.mark.parametrize("state", ["done", "failed"])
 def test_an_end_is_an_end(state: str) -> None:
-    task = new_task("a", "m", None, timedelta(seconds=10)).model_copy(update={"state": state})
+    task = new_task("a", "m", None, 10).model_copy(update={"state": state})
     assert task.as_of(task.deadline + timedelta(days=1)) == task
 
 

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -38,7 +39,7 @@ def orchestrator(database: dict[str, Any], auth: Any, memory: Any, model_url: st
     environ |= {"POSTGRES_DB": database["postgres_db"], **more}
     process = subprocess.Popen(
         [sys.executable, "-m", "common.serve", "orchestrator", "0", "127.0.0.1"],
-        cwd=SERVICES, env={**os.environ, **environ}, stdout=subprocess.PIPE, text=True,
+        cwd=SERVICES, env={**os.environ, **environ}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     lines: list[str] = []
     assert process.stdout is not None
@@ -76,6 +77,75 @@ async def test_who_leaves_stops_the_task(
             time.sleep(0.05)
     assert task["state"] == "cancelled"
     assert task["error"].endswith("nobody waited for the answer.")
+
+
+def stop(lines: list[str]) -> None:
+    """What an engine does to a container: tell the process, whose ``lines`` these are, to stop."""
+    os.kill(int(re.search(r"server process \[(\d+)\]", "".join(lines))[1]), signal.SIGTERM)  # type: ignore[index]
+
+
+def streamed(http: httpx.Client, path: str, body: dict[str, Any], began: threading.Event) -> str:
+    """The events of an answer, to its end; ``began`` when there are some."""
+    with http.stream("POST", path, json=body) as answer:
+        assert answer.status_code == 200
+        text = ""
+        for piece in answer.iter_text():
+            text += piece
+            began.set()
+    return text
+
+
+CHAT: dict[str, Any] = {"model": "slow", "messages": [{"role": "user", "content": "a long story"}], "stream": True}
+BOTH: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("/tasks", {"prompt": "a long story", "model": "slow", "stream": True}), ("/v1/chat/completions", CHAT),
+)  # fmt: skip
+
+
+async def test_a_restart_lets_answers_end_and_begins_nothing(
+    database: dict[str, Any], auth: Any, memory: Any, model_url: str, user: dict[str, str], words: threading.Semaphore
+) -> None:
+    environ = {"MODELS": "slow", "MODEL_CONCURRENCY": "3", "REQUEST_SECONDS": "20"}
+    with ThreadPoolExecutor() as pool, orchestrator(database, auth, memory, model_url, **environ) as (http, lines):
+        http.headers.update(user)
+        begun = [threading.Event() for _ in BOTH]
+        told = [pool.submit(streamed, http, *one, began) for one, began in zip(BOTH, begun, strict=True)]
+        while not all(one.wait(0.2) for one in begun):
+            words.release()
+        waits = pool.submit(http.post, "/v1/chat/completions", json=CHAT)  # a user has two places of three
+        while len(http.get("/tasks").json()["tasks"]) < 3:
+            time.sleep(0.05)
+        kept = http.post("/tasks", json={"prompt": "b", "background": True, "model": "slow"}).json()
+        stop(lines)
+        refused = waits.result()
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+        time.sleep(10)  # longer than the engine's own patience
+        assert not any(one.done() for one in told)
+        words.release(10_000)
+        ends = [one.result() for one in told]
+        assert "event: done" in ends[0]
+        assert ends[1].endswith("data: [DONE]\n\n")
+    assert "Traceback" not in "".join(lines)
+    with orchestrator(database, auth, memory, model_url, **environ) as (http, _):  # it is back
+        http.headers.update(user)
+        while http.get(f"/tasks/{kept['id']}").json()["state"] != "done":
+            time.sleep(0.05)
+
+
+async def test_an_answer_that_a_restart_cuts_says_so(
+    database: dict[str, Any], auth: Any, memory: Any, model_url: str, user: dict[str, str], words: threading.Semaphore
+) -> None:
+    environ = {"MODELS": "slow", "MODEL_TIMEOUT_SECONDS": "4"}
+    with ThreadPoolExecutor() as pool, orchestrator(database, auth, memory, model_url, **environ) as (http, lines):
+        http.headers.update(user)
+        begun = threading.Event()
+        told = pool.submit(streamed, http, "/v1/chat/completions", CHAT, begun)
+        while not begun.wait(0.2):
+            words.release()
+        stop(lines)
+        last = json.loads(told.result().strip().splitlines()[-1].removeprefix("data: "))
+        assert last["error"]["code"] in (503, 504)
+        words.release(10_000)
+    assert "Traceback" not in "".join(lines)
 
 
 class Collector(BaseHTTPRequestHandler):
