@@ -86,9 +86,10 @@ class AccessToken(BaseModel):
 
 class Exchange(BaseModel):
     """The token that is asked for in exchange for the credential that was sent: never for ``auth``, where a token may
-    do what a key may not."""
+    do what a key may not. A ``lasting`` one, for what may end after the credential, is good unless that is revoked."""
 
     audience: Literal["memory", "orchestrator"]
+    lasting: bool = False
 
 
 class Verified(BaseModel):
@@ -134,7 +135,7 @@ def keyring_of(settings: AuthSettings, database: Database) -> Keyring:
         database,
         Vault(settings.auth_secret.get_secret_value()),
         signs_for=timedelta(seconds=settings.signing_key_seconds),
-        token_life=timedelta(seconds=settings.access_token_seconds),
+        token_life=max(timedelta(seconds=settings.access_token_seconds), EXCHANGED),
     )
 
 
@@ -254,7 +255,7 @@ def _add_tokens(app: FastAPI, tokens: Tokens, keyring: Keyring, callers: Callers
         if everywhere:
             await tokens.end_all(claims.user_id)
         else:
-            await tokens.revoke(claims.token_id, claims.expires_at)
+            await tokens.revoke(claims.token_id, claims.expires_at + EXCHANGED)
         audit.record("logout everywhere" if everywhere else "logout", claims)
 
     @app.post("/verify", tags=["verify"])
@@ -268,7 +269,7 @@ def _add_tokens(app: FastAPI, tokens: Tokens, keyring: Keyring, callers: Callers
     async def exchange(wanted: Exchange, known: KnownCaller, response: Response) -> AccessToken:
         """A token of the same user for one service and a short time, to be passed on in the place of the credential."""
         response.headers.update(NOT_KEPT)
-        claims = tokens.shortened(known.claims)
+        claims = tokens.exchanged(known.claims, lasting=wanted.lasting)
         life = int((claims.expires_at - datetime.now(UTC)).total_seconds())
         token = await tokens.sign(claims, [wanted.audience])
         return AccessToken(access_token=token, expires_in=max(life, 0), scope=" ".join(sorted(claims.scopes)))

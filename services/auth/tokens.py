@@ -16,8 +16,8 @@ from common import tokens
 from common.problems import unauthorized
 from common.tokens import Claims
 
-EXCHANGED = timedelta(minutes=5)
-"""How long a token that was exchanged for one service is good, at most: longer than the longest request."""
+EXCHANGED = timedelta(minutes=15)
+"""How long a token that was exchanged for one service is good, at most: longer than an answer takes."""
 
 
 class Tokens:
@@ -35,9 +35,10 @@ class Tokens:
             user_id, username, uuid.uuid4().hex, now, datetime.fromtimestamp(now, UTC) + life, frozenset(scopes)
         )
 
-    def shortened(self, claims: Claims) -> Claims:
-        """The same, for no longer than an exchanged token is good."""
-        return replace(claims, expires_at=min(claims.expires_at, datetime.now(UTC) + EXCHANGED))
+    def exchanged(self, claims: Claims, *, lasting: bool) -> Claims:
+        """The same, for as long as an exchanged token is good; if it is not ``lasting`` no longer than before."""
+        until = datetime.now(UTC) + EXCHANGED
+        return replace(claims, expires_at=until if lasting else min(claims.expires_at, until))
 
     async def sign(self, claims: Claims, audience: Iterable[str]) -> str:
         """The token that says ``claims`` to the services of ``audience``."""

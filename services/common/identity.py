@@ -124,10 +124,11 @@ class Identities:
         return await asyncio.shield(self._exchanging[wanted])
 
     async def _exchange(self, headers: dict[str, str], audience: str) -> str:
+        # What goes to another service is for work that may end after the credential has.
+        wanted = {"audience": audience, "lasting": audience != self._service}
         answer = await call(
-            "The auth service", self._auth, "POST", "/exchange", headers=headers, json={"audience": audience},
-            repeatable=True,
-        )  # fmt: skip
+            "The auth service", self._auth, "POST", "/exchange", headers=headers, json=wanted, repeatable=True
+        )
         if answer.status_code == httpx.codes.UNAUTHORIZED:
             raise unauthorized(answer.json()["detail"])
         if answer.status_code != httpx.codes.OK:

@@ -7,6 +7,7 @@ import importlib
 import os
 import secrets
 import sys
+import time
 import uuid
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
@@ -23,6 +24,7 @@ from conftest_stores import drift, execute, migrated
 from auth import admin
 from auth.app import create_app
 from auth.settings import AuthSettings
+from common import tokens
 
 SECRET = secrets.token_hex(32)
 PASSWORD = "correct horse"
@@ -377,7 +379,7 @@ async def test_what_is_passed_on_is_for_one_service_and_a_short_time(auth: httpx
         answer = await auth.post("/exchange", json={"audience": "memory"}, headers=headers)
         assert answer.headers["Cache-Control"] == "no-store"
         assert answer.json()["scope"] == scopes
-        assert 200 < answer.json()["expires_in"] <= 300
+        assert 200 < answer.json()["expires_in"] <= 900
         passed_on = answer.json()["access_token"]
         key = keys[jwt.get_unverified_header(passed_on)["kid"]]
         assert jwt.decode(passed_on, key.key, algorithms=["ES256"], audience="memory")["scope"] == scopes
@@ -388,6 +390,25 @@ async def test_what_is_passed_on_is_for_one_service_and_a_short_time(auth: httpx
         for headers in (token, {"X-API-Key": made["key"]}):
             answer = await auth.post("/exchange", json={"audience": audience}, headers=headers)
             assert answer.status_code == 422
+
+
+async def test_what_is_done_in_a_users_name_outlives_the_token_and_no_logout(
+    auth: httpx.AsyncClient, redis: Any
+) -> None:
+    username = await registered(auth)
+    form = {"username": username, "password": PASSWORD, "expires_in": "5"}
+    login = (await auth.post("/token", data=form)).json()
+    token = {"Authorization": f"Bearer {login['access_token']}"}
+    ends = {}
+    for lasting in (False, True):
+        asked = {"audience": "memory", "lasting": lasting}
+        said = (await auth.post("/exchange", json=asked, headers=token)).json()["access_token"]
+        ends[lasting] = jwt.decode(said, options={"verify_signature": False})
+    assert ends[False]["exp"] - time.time() <= 5
+    assert ends[True]["exp"] - time.time() > 600  # longer than an answer takes
+    assert (await auth.post("/logout", headers=token)).status_code == 204
+    key = tokens.revoked(ends[True]["jti"])
+    assert time.time() + await redis.ttl(key) >= ends[True]["exp"] - 1
 
 
 async def test_the_next_key_is_published_before_it_signs(

@@ -330,7 +330,7 @@ async def test_auth_is_asked_once_for_a_task(http: httpx.AsyncClient, auth: Neig
     await ask(http, user)
     auth.requests.clear()
     assert (await ask(http, user, session="s")).status_code == 201
-    assert [path for _, path, *_ in auth.requests] == ["/exchange"]
+    assert [(path, body["lasting"]) for _, path, _, body in auth.requests] == [("/exchange", True)]
 
 
 async def test_without_scopes_for_memory_nothing_is_known_and_nothing_kept(
