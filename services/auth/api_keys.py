@@ -76,33 +76,23 @@ class ApiKeys:
         """Make a key of ``user_id``, good for ``scopes`` and for ``life``. It is shown here and never again. Raises 409
         when there are too many."""
         key = new_key()
-        statement = (
-            insert(ApiKey)
-            .values(
-                id=uuid.uuid4(),
-                user_id=user_id,
-                name=name,
-                hint=key[: len(PREFIX) + 4],
-                digest=digest(key),
-                scopes=scope_text(scopes),
-                expires_at=func.now() + life,
-            )
-            .returning(*_DESCRIPTION)
-        )
+        of_key = {"hint": key[: len(PREFIX) + 4], "digest": digest(key), "scopes": scope_text(scopes)}
+        new = insert(ApiKey).values(id=uuid.uuid4(), user_id=user_id, name=name, expires_at=func.now() + life, **of_key)
         working = select(func.count()).select_from(ApiKey).where(ApiKey.user_id == user_id, *_GOOD)
         async with self._database.begin() as connection:
             await lock(connection, f"API keys of {user_id}")
             if (await connection.execute(working)).scalar_one() >= self._most:
                 raise Problem(HTTPStatus.CONFLICT, f"You may have {self._most} API keys: revoke one.")
-            return key, Described.model_validate((await connection.execute(statement)).one())
+            return key, Described.model_validate((await connection.execute(new.returning(*_DESCRIPTION))).one())
 
     async def list(self, user_id: uuid.UUID) -> Sequence[Described]:
         """The keys of ``user_id`` that work, oldest first."""
-        statement = (
-            select(*_DESCRIPTION).where(ApiKey.user_id == user_id, *_GOOD).order_by(ApiKey.created_at, ApiKey.id)
-        )
+        mine = select(*_DESCRIPTION).where(ApiKey.user_id == user_id, *_GOOD)
         async with self._database.connect() as connection:
-            return [Described.model_validate(row) for row in await connection.execute(statement)]
+            return [
+                Described.model_validate(row)
+                for row in await connection.execute(mine.order_by(ApiKey.created_at, ApiKey.id))
+            ]
 
     async def revoke(self, user_id: uuid.UUID, key_id: uuid.UUID) -> None:
         """Make a key of ``user_id`` worthless from now on."""

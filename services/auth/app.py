@@ -1,7 +1,6 @@
 """What does ``auth`` answer to?"""
 
 import uuid
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
@@ -48,13 +47,6 @@ class RegisteredUser(BaseModel):
     id: uuid.UUID
     username: str
     created_at: datetime
-
-
-class User(RegisteredUser):
-    """An account."""
-
-    is_admin: bool
-    disabled_at: datetime | None
 
 
 class Password(BaseModel):
@@ -205,9 +197,9 @@ def _add_users(
         await tokens.end_all(known.user_id)
 
     @app.patch("/users/{username}", tags=["administration"])
-    async def change_user(username: Username, change: UserChange, admin: Admin) -> User:
+    async def change_user(username: Username, change: UserChange, admin: Admin) -> Account:
         event = "user disabled" if change.disabled else "user enabled"
-        return User(**asdict(await ended(await users.change(username, disabled=change.disabled), event, admin)))
+        return await ended(await users.change(username, disabled=change.disabled), event, admin)
 
     @app.delete("/users/{username}", status_code=HTTPStatus.NO_CONTENT, tags=["administration"])
     async def delete_user(username: Username, admin: Admin) -> None:

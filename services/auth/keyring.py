@@ -125,13 +125,8 @@ class Keyring:
 
     async def _read(self, connection: AsyncConnection) -> tuple[list[Dated], datetime]:
         now = (await connection.execute(select(func.clock_timestamp()))).scalar_one()
-        rows = (
-            await connection.execute(
-                select(SigningKey.kid, SigningKey.private_key, SigningKey.created_at).order_by(
-                    SigningKey.created_at.desc()
-                )
-            )
-        ).all()
+        kept = select(SigningKey.kid, SigningKey.private_key, SigningKey.created_at)
+        rows = (await connection.execute(kept.order_by(SigningKey.created_at.desc()))).all()
         opened = [(self._vault.open(row.private_key), row) for row in rows]
         if strange := [row.kid for key, row in opened if key is None]:
             log.warning("signing keys of another AUTH_SECRET are left aside", extra={"kids": strange})
@@ -139,9 +134,7 @@ class Keyring:
 
     async def _add(self, connection: AsyncConnection) -> Dated:
         key = generate()
-        statement = (
-            insert(SigningKey).values(kid=key.kid, private_key=self._vault.seal(key)).returning(SigningKey.created_at)
-        )
-        created_at = (await connection.execute(statement)).scalar_one()
+        new = insert(SigningKey).values(kid=key.kid, private_key=self._vault.seal(key))
+        created_at = (await connection.execute(new.returning(SigningKey.created_at))).scalar_one()
         log.info("a new signing key", extra={"kid": key.kid})
         return Dated(key, created_at)

@@ -23,7 +23,7 @@ USERNAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{2,63}$"
 
 @dataclass(frozen=True)
 class Account:
-    """A user, without what proves it."""
+    """An account, without what proves whose it is."""
 
     id: uuid.UUID
     username: str
@@ -50,14 +50,10 @@ class Users:
     async def register(self, username: str, password: str) -> Account:
         """Make a user. Raises 409 when the name (in whatever case) is taken, 422 when the password is weak."""
         password_hash = await self._passwords.hash(password, username)
-        statement = (
-            insert(User)
-            .values(id=uuid.uuid4(), username=username.lower(), password_hash=password_hash)
-            .returning(*_ACCOUNT)
-        )
+        new = insert(User).values(id=uuid.uuid4(), username=username.lower(), password_hash=password_hash)
         try:
             async with self._database.connect() as connection:
-                return Account(*(await connection.execute(statement)).one())
+                return Account(*(await connection.execute(new.returning(*_ACCOUNT))).one())
         except IntegrityError:
             raise Problem(HTTPStatus.CONFLICT, "There is a user of this name already.") from None
 

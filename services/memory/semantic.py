@@ -73,11 +73,7 @@ class Memories:
             )
             .returning(Usage.memories)
         )
-        statement = (
-            insert(Memory)
-            .values(id=uuid.uuid4(), user_id=user_id, text=text, metadata_=metadata, embedding=vector)
-            .returning(*_COLUMNS)
-        )
+        new = insert(Memory).values(id=uuid.uuid4(), user_id=user_id, text=text, metadata_=metadata, embedding=vector)
         same = select(*_COLUMNS).where(Memory.user_id == user_id, func.md5(Memory.text) == func.md5(text))
         async with self._database.connect() as connection:
             if row := (await connection.execute(same.limit(1))).one_or_none():
@@ -85,14 +81,12 @@ class Memories:
         async with self._database.begin() as connection:
             # This locks the row, so of several who add at once each sees what the one before has added.
             if (await connection.execute(more)).one_or_none() is None:
-                raise Problem(
-                    HTTPStatus.CONFLICT,
-                    f"You may have {most.count} memories of {most.bytes} bytes in all: delete some.",
-                )
+                sentence = f"You may have {most.count} memories of {most.bytes} bytes in all: delete some."
+                raise Problem(HTTPStatus.CONFLICT, sentence)
             if row := (await connection.execute(same.limit(1))).one_or_none():
                 await connection.execute(self._less(user_id, 1, size))
                 return KeptMemory(*row), False
-            return KeptMemory(*(await connection.execute(statement)).one()), True
+            return KeptMemory(*(await connection.execute(new.returning(*_COLUMNS))).one()), True
 
     def _less(self, user_id: uuid.UUID, count: int, size: int) -> Update:
         less = {"memories": Usage.memories - count, "bytes": Usage.bytes - size}

@@ -76,10 +76,8 @@ class Sessions:
         statement = select(func.count(), func.sum(Session.bytes)).where(Session.user_id == user_id)
         count, size = (await connection.execute(statement)).one()
         if count > self._quota.count or size + more > self._quota.bytes:
-            raise Problem(
-                HTTPStatus.CONFLICT,
-                f"You may have {self._quota.count} sessions of {self._quota.bytes} bytes in all: delete one.",
-            )
+            sentence = f"You may have {self._quota.count} sessions of {self._quota.bytes} bytes in all: delete one."
+            raise Problem(HTTPStatus.CONFLICT, sentence)
 
     async def _trim(self, connection: AsyncConnection, user_id: uuid.UUID, session: str, before: int) -> None:
         """Forget the messages numbered below ``before``."""
