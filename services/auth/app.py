@@ -148,7 +148,10 @@ def create_app(settings: AuthSettings) -> FastAPI:
         "auth",
         settings,
         resources=[redis, database.running()],
-        checks={"postgres": database.check, "redis": lambda: redis_store.writes(redis, "auth")},
+        checks={
+            "postgres": database.check,
+            "redis": lambda: redis.set("auth:health", "1", ex=60),
+        },  # a full one answers questions
         identify=caller,
     )
     callers = Callers(caller)

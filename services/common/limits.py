@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from http import HTTPStatus
 
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common.problems import Problem, response
@@ -32,8 +33,8 @@ class BodyLimit:
         """Pass on what is small enough."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        announced = announced_length(scope)
-        if announced is not None and announced > self.limit:
+        announced = Headers(scope=scope).get("content-length", "")
+        if announced.isdecimal() and int(announced) > self.limit:
             await self._drain(receive)
             too_large = self._refusal()
             await response(too_large.status_code, too_large.detail)(scope, receive, send)
@@ -61,14 +62,6 @@ class BodyLimit:
             message = await receive()
             left -= len(message.get("body", b""))
             more = message["type"] == "http.request" and message.get("more_body", False)
-
-
-def announced_length(scope: Scope) -> int | None:
-    """What the Content-Length header says; none when there is none that is a number."""
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit():
-            return int(value)
-    return None
 
 
 class Deadline:

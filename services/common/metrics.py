@@ -12,10 +12,11 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
@@ -25,16 +26,19 @@ SECONDS = Histogram(
 )
 UNAVAILABLE = Counter("swarm_unavailable", "Times that a store or service did not answer.", ["what"])
 TOKENS = Counter("swarm_tokens", "Tokens that models read and wrote.", ["model", "kind"])
-TASKS = Gauge("swarm_tasks", "Tasks that are here now: waiting for a place, or having one.", ["state"],
+TASKS = Gauge("swarm_tasks", "Tasks that are here now: waiting for a place, or having one.", ["state", "model"],
               multiprocess_mode="livesum")  # fmt: skip
 LONG = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 WAITED = Histogram("swarm_wait_seconds", "How long tasks waited for a place.", buckets=LONG)
 ANSWERED = Histogram("swarm_model_seconds", "How long models took, to the end.", ["model", "outcome"], buckets=LONG)
 CALLERS_FAULT = (400, 413, 422)
 """With these a model refuses a question that is wrong; 404 (no such model) and 429 (busy) are the operator's."""
+FIRST = Histogram("swarm_first_token_seconds", "From a question to the first of its answer.", ["model"], buckets=LONG)
+CONNECTIONS = Gauge("swarm_connections", "Connections in use.", ["to"], multiprocess_mode="livesum")
 REFUSED = Counter("swarm_refused", "Requests refused since there were too many, of a user or in all.", ["why"])
+CHORES = Counter("swarm_chores", "Times that a service tidied up.", ["chore", "outcome"])
 AUDITED = Counter("swarm_audit", "Events of the audit log.", ["event"])
-_ALL = (REQUESTS, SECONDS, UNAVAILABLE, TOKENS, TASKS, WAITED, ANSWERED, REFUSED, AUDITED)
+_ALL = (REQUESTS, SECONDS, UNAVAILABLE, TOKENS, TASKS, WAITED, ANSWERED, FIRST, CONNECTIONS, REFUSED, CHORES, AUDITED)
 
 
 def answered(service: str, scope: Scope, status: int, seconds: float) -> None:
@@ -78,7 +82,10 @@ def install(app: FastAPI, token: str) -> None:
 
 def _registry() -> CollectorRegistry:
     registry = CollectorRegistry()
-    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+    if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        for file in Path(folder).glob("gauge_live*.db"):
+            if not Path(f"/proc/{(pid := file.stem.rpartition('_')[2])}").exists():
+                mark_process_dead(int(pid))
         MultiProcessCollector(registry)
         return registry
     for one in _ALL:

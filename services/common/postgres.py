@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from common import metrics
 from common.problems import Busy, Unavailable
 from common.settings import PostgresSettings
 
@@ -33,6 +34,9 @@ CONNECTING = 60
 
 IDLE_SECONDS = 1
 """A connection that was idle for longer is tried before it is used; always, it would be a seventh of a request."""
+
+BATCH = 1000
+"""So many rows are thrown away with one statement."""
 
 _NOT_THERE = {"08", "53", "57", "58"}
 """PostgreSQL's classes of errors: connection, resources, shut down or starting, its system."""
@@ -57,9 +61,12 @@ def new_engine(settings: PostgresSettings, name: str, seconds: float = SECONDS) 
         },
     )
 
+    in_use = metrics.CONNECTIONS.labels("PostgreSQL")
+
     @event.listens_for(engine.sync_engine, "checkin")
     def idle(_: object, record: Any) -> None:
         record.info["idle since"] = time.monotonic()
+        in_use.set(engine.sync_engine.pool.checkedout() - 1)  # type: ignore[attr-defined]
 
     @event.listens_for(engine.sync_engine, "checkout")
     def tried(connection: Any, record: Any, _: object) -> None:
@@ -70,6 +77,7 @@ def new_engine(settings: PostgresSettings, name: str, seconds: float = SECONDS) 
                 engine.dialect.do_ping(connection)
         except engine.dialect.loaded_dbapi.Error as error:
             raise InvalidatePoolError from error
+        in_use.set(engine.sync_engine.pool.checkedout())  # type: ignore[attr-defined]
 
     return engine
 
@@ -108,6 +116,18 @@ class Database:
         with _unavailable():
             async with engine.connect() as connection:
                 yield connection
+
+    async def forget(self, table: str, *conditions: str, **values: object) -> None:
+        """Delete the rows of ``table`` of which one of ``conditions`` is true, and those of users whom ``auth`` has
+        deleted, a batch at a time."""
+        # Nobody but the planner would look at every row for those of a few users; so it is told to go by the users.
+        theirs = f"LATERAL (SELECT ctid FROM {table} WHERE user_id = gone.id LIMIT {BATCH})"  # noqa: S608 - no text of others
+        selects = [f"SELECT ctid FROM {table} WHERE {condition}" for condition in conditions]  # noqa: S608
+        async with self.connect() as connection:
+            for some in (*selects, f"SELECT theirs.ctid FROM auth.deleted_users AS gone, {theirs} AS theirs"):  # noqa: S608
+                statement = text(f"DELETE FROM {table} WHERE ctid = ANY (ARRAY({some} LIMIT {BATCH}))")  # noqa: S608
+                while (await connection.execute(statement, values)).rowcount == BATCH:
+                    pass
 
     async def check(self) -> None:
         """Raise ``Unavailable`` unless the tables are there and the database takes what is written."""

@@ -33,8 +33,3 @@ def connect(settings: RedisSettings) -> Redis:
         retry=Retry(NoBackoff(), 1, (Broken,)),
     )
     return Redis.from_pool(pool)
-
-
-async def writes(redis: Redis, service: str) -> None:
-    """Raise ``RedisError`` unless Redis takes what is written: a full one still answers questions."""
-    await redis.set(f"{service}:health", "1", ex=60)

@@ -7,7 +7,7 @@ import re
 import time
 import uuid
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common import metrics
@@ -16,7 +16,7 @@ from common.problems import response
 
 log = logging.getLogger("requests")
 
-_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_HARMLESS = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class RequestLog:
@@ -33,7 +33,8 @@ class RequestLog:
         """Pass on, then log."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        current = _given_id(scope) or uuid.uuid4().hex
+        given = Headers(scope=scope).get("x-request-id", "")
+        current = given if _HARMLESS.fullmatch(given) else uuid.uuid4().hex
         token = request_id.set(current)
         address.set((scope.get("client") or ("", 0))[0])
         began = time.perf_counter()
@@ -66,11 +67,3 @@ class RequestLog:
             )  # fmt: skip
             request_id.reset(token)
         return None
-
-
-def _given_id(scope: Scope) -> str:
-    """The id that the caller sent, when it is a harmless one."""
-    for name, value in scope["headers"]:
-        if name == b"x-request-id" and _ID.fullmatch(value):
-            return str(value, "ascii")
-    return ""

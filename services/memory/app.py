@@ -103,7 +103,10 @@ def create_app(settings: MemorySettings) -> FastAPI:
         settings,
         resources=[
             redis, database.running(), auth,
-            janitor.running(kept_sessions.forget_old, memories.forget_deleted_users, memories.index_large),
+            janitor.running(
+                database, {"index": memories.index_large}, sessions=kept_sessions.forget_old,
+                users=memories.forget_deleted_users,
+            ),
         ],
         checks={"postgres": database.check, "redis": redis.ping},
         identify=identities.identify,

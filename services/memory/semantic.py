@@ -166,12 +166,9 @@ class Memories:
         return gone is not None
 
     async def forget_deleted_users(self) -> None:
-        """Forget what belongs to users whom ``auth`` has deleted, sessions too."""
-        async with self._database.connect() as connection:
-            for table in ("memories", "usage", "sessions"):
-                await connection.execute(
-                    text(f"DELETE FROM memory.{table} WHERE user_id IN (SELECT id FROM auth.deleted_users)")  # noqa: S608
-                )
+        """Forget what belongs to users whom ``auth`` has deleted."""
+        for table in ("memory.memories", "memory.usage"):
+            await self._database.forget(table)
 
 
 def _size(text: str, metadata: dict[str, str]) -> int:

@@ -105,6 +105,5 @@ class Sessions:
             return (await connection.execute(statement)).scalar_one_or_none() is True
 
     async def forget_old(self) -> None:
-        """Forget the sessions whose time is over, of everybody."""
-        async with self._database.connect() as connection:
-            await connection.execute(delete(Session).where(Session.expires_at <= func.now()))
+        """Forget the sessions whose time or user is gone."""
+        await self._database.forget("memory.sessions", "expires_at <= now()")

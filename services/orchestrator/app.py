@@ -66,7 +66,7 @@ def create_app(settings: OrchestratorSettings) -> FastAPI:
         settings,
         resources=[
             redis, database.running(), auth, memory, *models.clients, runs.running(database),
-            janitor.running(tasks.forget_old, spending.forget_old),
+            janitor.running(database, {}, tasks=tasks.forget_old, spent=spending.forget_old),
         ],
         checks={"postgres": database.check, "redis": redis.ping},
         identify=identities.identify,

@@ -12,11 +12,11 @@ import asyncio
 import logging
 import signal
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from http import HTTPStatus
 from types import FrameType
 
@@ -75,10 +75,14 @@ class Run:
         self.place = asyncio.Event()
         self.work: asyncio.Task[None] | None = None
         self.end: Problem | None = None
+        self._silent = True
         self._events: asyncio.Queue[Event] = asyncio.Queue()
 
     def tell(self, event: Event) -> None:
         """Let ``event`` have happened."""
+        if self._silent and isinstance(event, str):
+            metrics.FIRST.labels(self.task.model).observe((datetime.now(UTC) - self.task.created_at).total_seconds())
+            self._silent = False
         self._events.put_nowait(event)
 
     async def next(self, request: Request | None = None) -> str | Result:
@@ -210,7 +214,7 @@ class Runs:
 
     def _begin(self, task: Task, owner: Owner, work: Work | None = None) -> Run:
         run = self._runs[task.id] = Run(task, owner, work)
-        run.work = asyncio.create_task(self._do(run, partial(self._with_place, work=work) if work else self._answered))
+        run.work = asyncio.create_task(self._do(run, work))
         run.work.add_done_callback(lambda _: self._ended(run))
         self._wake.set()
         return run
@@ -242,9 +246,10 @@ class Runs:
                 await asyncio.wait_for(self._wake.wait(), WAITING_TICK_SECONDS if waiting else TICK_SECONDS)
 
     def _count(self) -> None:
-        placed = sum(run.place.is_set() for run in self._runs.values())
-        metrics.TASKS.labels("running").set(placed)
-        metrics.TASKS.labels("queued").set(len(self._runs) - placed)
+        placed = Counter((run.task.model, run.place.is_set()) for run in self._runs.values())
+        for model in self._models:
+            metrics.TASKS.labels("running", model).set(placed[model, True])
+            metrics.TASKS.labels("queued", model).set(placed[model, False])
 
     async def _give_places(self) -> None:
         known = list(self._runs.values())
@@ -258,11 +263,15 @@ class Runs:
             elif state != "queued" and run.task.state in UNFINISHED:
                 run.stop(Cancelled())  # by its owner, at another process
 
-    async def _do(self, run: Run, work: Work) -> None:
+    async def _do(self, run: Run, work: Work | None) -> None:
         """Do the work, and keep and tell its end, whichever it is."""
         end: Event
         try:
-            end = await work(run)
+            if work:
+                async with self._in_time(run):
+                    end = await work(run)
+            else:
+                end = await self._answered(run)
         except asyncio.CancelledError:
             end = run.end or Stopped()
         except Problem as problem:
@@ -280,10 +289,6 @@ class Runs:
             log.warning("a task failed: %s", end.detail, extra={"task": str(run.task.id)})
             await self._keep_end(run.task, "failed", end.detail)
         run.tell(end)
-
-    async def _with_place(self, run: Run, work: Work) -> Result:
-        async with self._in_time(run):
-            return await work(run)
 
     @asynccontextmanager
     async def _in_time(self, run: Run) -> AsyncIterator[None]:

@@ -14,7 +14,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, select, text
+from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from common import metrics
@@ -83,10 +83,7 @@ class Spending:
     async def forget_old(self) -> None:
         """Forget the days before the last ``KEPT_DAYS``, and users who are deleted."""
         last = datetime.now(UTC).date() - timedelta(days=KEPT_DAYS)
-        async with self._database.connect() as connection:
-            await connection.execute(delete(Spent).where(Spent.day < last))
-            gone = "DELETE FROM orchestrator.spent WHERE user_id IN (SELECT id FROM auth.deleted_users)"
-            await connection.execute(text(gone))
+        await self._database.forget("orchestrator.spent", "day < :last", last=last)
 
 
 def estimated(*texts: str) -> int:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import delete, func, insert, select, text, update
+from sqlalchemy import delete, func, insert, select, update
 
 from common.postgres import Database, lock
 from common.problems import TooMany
@@ -63,6 +63,12 @@ def new_task(prompt: str, model: str, session: str | None, seconds: float) -> Ta
     )  # fmt: skip
 
 
+_TOO_MANY = f"""id IN (
+    SELECT old.id FROM (
+        SELECT DISTINCT user_id FROM orchestrator.tasks WHERE updated_at > now() - interval '10 minutes'
+    ) AS busy CROSS JOIN LATERAL (
+        SELECT id FROM orchestrator.tasks WHERE user_id = busy.user_id ORDER BY created_at DESC OFFSET {MOST}
+    ) AS old)"""  # noqa: S608 - no text of others
 _SHOWN = [getattr(KeptTask, name) for name in Task.model_fields]
 
 
@@ -72,7 +78,7 @@ class Tasks:
     def __init__(self, database: Database, ttl_seconds: int, unfinished: int) -> None:
         """A user may have so many ``unfinished`` tasks."""
         self._database = database
-        self._ttl = timedelta(seconds=ttl_seconds)
+        self._ttl = ttl_seconds
         self._unfinished = unfinished
 
     def check(self, unfinished: int) -> None:
@@ -133,17 +139,11 @@ class Tasks:
 
     async def forget_old(self) -> None:
         """Forget what is past its time, what is more than ``MOST`` of one user, and what is of deleted users."""
-        lost = {"state": "failed", "error": LOST, "token": None}
         late = update(KeptTask).where(KeptTask.state.in_(UNFINISHED), KeptTask.deadline < func.now())
-        rank = func.row_number().over(partition_by=KeptTask.user_id, order_by=KeptTask.created_at.desc())
-        ranked = select(KeptTask.id, rank.label("rank")).subquery()
         async with self._database.connect() as connection:
-            await connection.execute(late.values(**lost))
-            await connection.execute(delete(KeptTask).where(KeptTask.updated_at < func.now() - self._ttl))
-            many = select(ranked.c.id).where(ranked.c.rank > MOST)
-            await connection.execute(delete(KeptTask).where(KeptTask.id.in_(many)))
-            gone = "DELETE FROM orchestrator.tasks WHERE user_id IN (SELECT id FROM auth.deleted_users)"
-            await connection.execute(text(gone))
+            await connection.execute(late.values(state="failed", error=LOST, token=None))
+        old = "updated_at < now() - make_interval(secs => :ttl)"
+        await self._database.forget("orchestrator.tasks", old, _TOO_MANY, ttl=self._ttl)
 
 
 def shown(row: Any) -> Task:

@@ -535,5 +535,7 @@ async def test_metrics_are_for_who_knows_the_token(
     assert 'model="default",outcome="failed"' not in told
     assert re.search(r"^swarm_wait_seconds_count [1-9]", told, re.MULTILINE)
     for state in ("queued", "running"):
-        assert f'swarm_tasks{{state="{state}"}}' in told
+        assert f'swarm_tasks{{model="broken",state="{state}"}}' in told
+    assert re.search(r'^swarm_first_token_seconds_count{model="echo"} [1-9]', told, re.MULTILINE)
+    assert re.search(r'^swarm_connections{to="PostgreSQL"} \d', told, re.MULTILINE)
     assert "the-token" not in told

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from conftest_stores import execute
 from neighbours import Neighbour, bearer
 from test_orchestrator_api import ask, background, spent, states
 from test_orchestrator_process import orchestrator
@@ -279,3 +280,44 @@ async def test_the_server_is_asked_what_it_used_and_it_is_shown_to_who_asks(
     assert received[-1]["stream_options"] == {"include_usage": True}
     await eventually(counted, user)
     assert await spent(database, user) == len(["what", "now?"]) + len(task["answer"].split())
+
+
+async def test_what_is_old_goes_in_parts_and_by_an_index(database: dict[str, Any]) -> None:
+    from sqlalchemy.event import listen
+
+    from common.postgres import BATCH, Database
+    from orchestrator import tasks as module
+    from orchestrator.settings import OrchestratorSettings
+    from orchestrator.tables import Table
+
+    many, old, gone, other = (uuid.uuid4() for _ in range(4))
+    insert = """
+        INSERT INTO orchestrator.tasks (id, user_id, state, prompt, model, context, stored, created_at, updated_at,
+            deadline, username)
+        SELECT gen_random_uuid(), '{}', 'done', 'p', 'm', '[]', false, now() - n * interval '1 second',
+            now() - n * interval '1 second' - interval '{} days', now(), 'u' FROM generate_series(1, {}) AS n"""
+    for who, days, count in ((many, 0, 3500), (old, 20, 2500), (gone, 0, 2500), (other, 0, 20)):
+        await execute(database, insert.format(who, days, count))
+    for _ in range(20):
+        await execute(database, insert.format(uuid.uuid4(), 1, 1000))
+    await execute(database, f"INSERT INTO auth.deleted_users (id) VALUES ('{gone}')")
+    await execute(database, "ANALYZE orchestrator.tasks")
+    store = Database(OrchestratorSettings(**database), "orchestrator", Table.metadata)
+    async with store.running():
+        await store.prepare_until_done()
+        assert BATCH < 2500
+        await module.Tasks(store, 86_400 * 7, 32).forget_old()
+        left = [
+            await execute(database, f"SELECT count(*) AS count FROM orchestrator.tasks WHERE user_id = '{who}'")
+            for who in (many, old, gone, other)
+        ]
+        assert [int(one.split("=")[1].rstrip(">")) for one in left] == [1000, 0, 0, 20]
+        await execute(database, "ANALYZE orchestrator.tasks")
+        asked: list[str] = []
+        listen(store.engine.sync_engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
+        await module.Tasks(store, 86_400 * 7, 32).forget_old()
+        assert len(asked) == 4
+    for one in asked[1:]:
+        plan = await execute(database, f"EXPLAIN {one.replace('$1::FLOAT', '604800').replace('$1', '604800')}")
+        assert "Seq Scan on tasks" not in plan, plan
+    await execute(database, "TRUNCATE orchestrator.tasks")
