@@ -163,7 +163,8 @@ def prepare(urls: Mapping[str, str]) -> list[Request]:
         client.post(f"{auth}/users", json=user).raise_for_status()
         answer = client.post(f"{auth}/token", data=user).raise_for_status()
         token = {"Authorization": f"Bearer {answer.json()['access_token']}"}
-        answer = client.post(f"{auth}/api-keys", json={"name": "load"}, headers=token).raise_for_status()
+        asked = {"name": "load", "password": user["password"]}
+        answer = client.post(f"{auth}/api-keys", json=asked, headers=token).raise_for_status()
         key = {"X-API-Key": answer.json()["key"]}
         for number in range(MEMORIES):
             text = f"Note {number} is about {TOPICS[number % len(TOPICS)]}."

@@ -1,6 +1,7 @@
 """What does ``auth`` answer to?"""
 
 import uuid
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
@@ -41,14 +42,6 @@ class NewUser(BaseModel):
     password: SecretStr = Field(min_length=10, max_length=LONGEST_PASSWORD)
 
 
-class RegisteredUser(BaseModel):
-    """Somebody who has registered."""
-
-    id: uuid.UUID
-    username: str
-    created_at: datetime
-
-
 class Password(BaseModel):
     """Proof that it is the user, and not only somebody with a token of the user."""
 
@@ -59,6 +52,9 @@ class NewPassword(Password):
     """A password in the place of the one there is."""
 
     new_password: SecretStr = Field(min_length=10, max_length=LONGEST_PASSWORD)
+
+
+type Proven = Callable[[Request, Caller, SecretStr], Awaitable[Account]]
 
 
 class UserChange(BaseModel):
@@ -95,7 +91,7 @@ class Verified(BaseModel):
     scopes: list[str]
 
 
-class NewApiKey(BaseModel):
+class NewApiKey(Password):
     """The key that is asked for. Without a time it is good for API_KEY_DAYS."""
 
     name: Label
@@ -154,22 +150,6 @@ def create_app(settings: AuthSettings) -> FastAPI:
         },  # a full one answers questions
         identify=caller,
     )
-    callers = Callers(caller)
-    _add_users(app, users, tokens, rate_limit, callers, settings)
-    _add_tokens(app, tokens, keyring, callers)
-    _add_api_keys(app, api_keys, tokens, callers, settings)
-    return app
-
-
-def _add_users(
-    app: FastAPI, users: Users, tokens: Tokens, rate_limit: RateLimit, callers: Callers[Caller], settings: AuthSettings
-) -> None:
-    Owner = Annotated[Caller, callers.with_scope("account")]  # noqa: N806 - a type
-    Admin = Annotated[Caller, callers.with_scope("admin")]  # noqa: N806 - a type
-
-    async def may_register(request: Request) -> None:
-        if settings.registration == "closed":
-            (await callers.identify(request)).claims.need("admin")
 
     async def proven(request: Request, known: Caller, password: SecretStr) -> Account:
         name = known.token().username
@@ -180,12 +160,31 @@ def _add_users(
             raise Problem(HTTPStatus.FORBIDDEN, "The password is wrong.")
         return account
 
+    callers = Callers(caller)
+    _add_users(app, users, tokens, rate_limit, callers, settings, proven)
+    _add_tokens(app, tokens, keyring, callers)
+    _add_api_keys(app, api_keys, tokens, callers, settings, proven)
+    return app
+
+
+def _add_users(
+    app: FastAPI, users: Users, tokens: Tokens, rate_limit: RateLimit, callers: Callers[Caller], settings: AuthSettings,
+    proven: Proven,
+) -> None:  # fmt: skip
+    Owner = Annotated[Caller, callers.with_scope("account")]  # noqa: N806 - a type
+    Admin = Annotated[Caller, callers.with_scope("admin")]  # noqa: N806 - a type
+
+    async def may_register(request: Request) -> None:
+        through = "x-forwarded-for" in request.headers  # a proxy: from anywhere
+        if settings.registration == "closed" or (settings.registration == "local" and through):
+            (await callers.identify(request)).claims.need("admin")
+
     @app.post("/users", status_code=HTTPStatus.CREATED, tags=["users"], dependencies=[Depends(may_register)])
-    async def register(new: NewUser, request: Request) -> RegisteredUser:
+    async def register(new: NewUser, request: Request) -> Account:
         await rate_limit.count(_address(request), new.username)
         account = await users.register(new.username, new.password.get_secret_value())
         audit.record("user registered", account)
-        return RegisteredUser(id=account.id, username=account.username, created_at=account.created_at)
+        return account
 
     @app.post("/users/me/password", status_code=HTTPStatus.NO_CONTENT, tags=["users"])
     async def change_password(new: NewPassword, request: Request, known: Owner) -> None:
@@ -278,17 +277,17 @@ def _add_tokens(app: FastAPI, tokens: Tokens, keyring: Keyring, callers: Callers
 
 
 def _add_api_keys(
-    app: FastAPI, api_keys: ApiKeys, tokens: Tokens, callers: Callers[Caller], settings: AuthSettings
+    app: FastAPI, api_keys: ApiKeys, tokens: Tokens, callers: Callers[Caller], settings: AuthSettings, proven: Proven
 ) -> None:
     Owner = Annotated[Caller, callers.with_scope("account")]  # noqa: N806 - a type
     KnownCaller = Annotated[Caller, callers.anybody]  # noqa: N806 - a type
 
     @app.post("/api-keys", status_code=HTTPStatus.CREATED, tags=["API keys"])
-    async def create_key(new: NewApiKey, known: Owner, response: Response) -> CreatedApiKey:
+    async def create_key(new: NewApiKey, known: Owner, request: Request, response: Response) -> CreatedApiKey:
         response.headers.update(NOT_KEPT)
+        await proven(request, known, new.password)
         seconds = new.expires_in or settings.api_key_days * 86_400
-        owner = known.token().user_id
-        key, described = await api_keys.create(owner, new.name, new.scopes, timedelta(seconds=seconds))
+        key, described = await api_keys.create(known.user_id, new.name, new.scopes, timedelta(seconds=seconds))
         audit.record("key made", known, target=described.id, scopes=" ".join(described.scopes))
         return CreatedApiKey(key=key, **described.model_dump())
 

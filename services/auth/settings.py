@@ -19,7 +19,7 @@ class AuthSettings(ServiceSettings, PostgresSettings, RedisSettings):
     access_token_seconds: int = Field(default=900, ge=1, le=86_400)
     signing_key_seconds: int = Field(default=86_400, ge=1)
     rate_limit_per_minute: int = Field(default=10, ge=1)
-    registration: Literal["open", "closed"] = "open"
+    registration: Literal["open", "local", "closed"] = "local"
     api_keys_per_user: int = Field(default=20, ge=1)
     api_key_days: int = Field(default=90, ge=1, le=366)
 

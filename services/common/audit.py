@@ -7,8 +7,7 @@ at every LOG_LEVEL. How long they are kept is up to what keeps the log.
 from __future__ import annotations
 
 import logging
-import uuid
-from typing import Protocol
+from typing import Any
 
 from common import metrics
 from common.logs import address
@@ -17,20 +16,9 @@ log = logging.getLogger("audit")
 log.setLevel(logging.INFO)
 
 
-class Who(Protocol):
-    """Somebody who is known, by whatever credential."""
-
-    @property
-    def user_id(self) -> uuid.UUID:
-        """Whose."""
-
-    @property
-    def username(self) -> str:
-        """The name at the time."""
-
-
-def record(event: str, who: Who | None, **what: object) -> None:
-    """Say that ``event`` happened, done by ``who`` (nobody known), with ``what`` besides."""
+def record(event: str, who: Any, **what: object) -> None:
+    """Say that ``event`` happened, done by ``who`` (by ``user_id`` and ``username``; None: nobody known), with ``what``
+    besides."""
     by = {} if who is None else {"user_id": str(who.user_id), "username": who.username}
     metrics.AUDITED.labels(event).inc()
     log.info(event, extra={**by, "address": address.get(), **{name: str(value) for name, value in what.items()}})

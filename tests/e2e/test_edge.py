@@ -49,7 +49,7 @@ def edge(port: int, trusting: ssl.SSLContext) -> Iterator[httpx.Client]:
 
 def test_all_that_people_use_and_nothing_else(edge: httpx.Client, stack: Stack, alice: Person) -> None:
     assert edge.get("/health").json()["status"] == "ok"
-    made = edge.post("/api-keys", json={"name": "edge"}, headers=alice.token)
+    made = edge.post("/api-keys", json={"password": alice.password, "name": "edge"}, headers=alice.token)
     assert made.status_code == 201, made.text
     assert "Strict-Transport-Security" not in made.headers, "it would count for every port of localhost"
     key = {"X-API-Key": made.json()["key"]}

@@ -44,7 +44,7 @@ WORKS = [200, 200, 200, 200, 201, 200]
 @pytest.mark.parametrize("service", ["redis", "postgres", "auth", "memory", "orchestrator"])
 def test_a_killed_container(stack: Stack, alice: Person, service: str) -> None:
     killed = container(service)
-    made = stack.auth.post("/api-keys", json={"name": "e2e"}, headers=alice.token).json()
+    made = stack.auth.post("/api-keys", json={"password": alice.password, "name": "e2e"}, headers=alice.token).json()
     key = {"X-API-Key": made["key"]}
     kept = stack.memory.post("/memories", json={"text": FACT}, headers=key).json()
     said = {"messages": [{"role": "user", "content": "hello"}]}

@@ -42,7 +42,7 @@ def test_every_service_is_healthy(stack: Stack) -> None:
 
 
 def test_from_registration_to_an_answer_that_is_remembered(stack: Stack, alice: Person) -> None:
-    made = stack.auth.post("/api-keys", json={"name": "e2e"}, headers=alice.token)
+    made = stack.auth.post("/api-keys", json={"password": alice.password, "name": "e2e"}, headers=alice.token)
     assert made.status_code == 201
     key = {"X-API-Key": made.json()["key"]}
     known = stack.auth.post("/verify", headers=key).json()
@@ -131,7 +131,9 @@ def test_a_token_after_logout(stack: Stack, alice: Person) -> None:
 
 
 def test_a_revoked_key(stack: Stack, alice: Person) -> None:
-    made = stack.auth.post("/api-keys", json={"name": "short-lived"}, headers=alice.token).json()
+    made = stack.auth.post(
+        "/api-keys", json={"password": alice.password, "name": "short-lived"}, headers=alice.token
+    ).json()
     key = {"X-API-Key": made["key"]}
     assert stack.orchestrator.get("/tasks", headers=key).status_code == 200
     assert stack.auth.delete(f"/api-keys/{made['id']}", headers=alice.token).status_code == 204
@@ -201,7 +203,9 @@ def test_what_is_not_there(stack: Stack, alice: Person) -> None:
 
 
 def test_openais_interface(stack: Stack, alice: Person) -> None:
-    made = stack.auth.post("/api-keys", json={"name": "e2e", "scopes": ["tasks"]}, headers=alice.token).json()
+    made = stack.auth.post(
+        "/api-keys", json={"password": alice.password, "name": "e2e", "scopes": ["tasks"]}, headers=alice.token
+    ).json()
     key = {"Authorization": f"Bearer {made['key']}"}
     asked = {"model": "echo", "messages": [{"role": "user", "content": "Which colour?"}]}
     answer = stack.orchestrator.post("/v1/chat/completions", json=asked, headers=key)

@@ -480,7 +480,8 @@ def test_users_and_memories_survive_the_way_there_and_back(deployment: Deploymen
             return {"Authorization": f"Bearer {answer.json()['access_token']}"}
 
         client.post(f"{deployment.auth}/users", json=user).raise_for_status()
-        made = client.post(f"{deployment.auth}/api-keys", json={"name": "kept"}, headers=token()).raise_for_status()
+        asked = {"name": "kept", "password": user["password"]}
+        made = client.post(f"{deployment.auth}/api-keys", json=asked, headers=token()).raise_for_status()
         key = {"X-API-Key": made.json()["key"]}
         kept = client.post(f"{deployment.memory}/memories", json={"text": text}, headers=key).raise_for_status()
         said = {"messages": [{"role": "user", "content": "hello"}]}

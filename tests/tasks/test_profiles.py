@@ -80,7 +80,8 @@ def used(stack: EphemeralStack) -> dict[str, Any]:
     with httpx.Client(trust_env=False, timeout=None) as http:
         http.post(f"{auth}/users", json=alice).raise_for_status()
         token = http.post(f"{auth}/token", data=alice).raise_for_status().json()["access_token"]
-        made = http.post(f"{auth}/api-keys", json={"name": "a"}, headers={"Authorization": f"Bearer {token}"})
+        asked = {"name": "a", "password": alice["password"]}
+        made = http.post(f"{auth}/api-keys", json=asked, headers={"Authorization": f"Bearer {token}"})
         key = {"X-API-Key": made.raise_for_status().json()["key"]}
         http.post(f"{memory}/memories", json={"text": "My favourite colour is teal."}, headers=key).raise_for_status()
     return {"key": key, **ask(stack, key)}

@@ -187,7 +187,7 @@ async def test_tokens_that_are_not_ours(auth: httpx.AsyncClient) -> None:
 async def test_api_keys(auth: httpx.AsyncClient) -> None:
     username = await registered(auth)
     token = await token_of(auth, username)
-    made = (await auth.post("/api-keys", json={"name": "for ci"}, headers=token)).json()
+    made = (await auth.post("/api-keys", json={"password": PASSWORD, "name": "for ci"}, headers=token)).json()
     key = {"X-API-Key": made["key"]}
     for headers in (key, {"Authorization": f"Bearer {made['key']}"}):
         known = (await auth.post("/verify", headers=headers)).json()
@@ -196,7 +196,7 @@ async def test_api_keys(auth: httpx.AsyncClient) -> None:
     listed = await auth.get("/api-keys", headers=token)
     assert [one["name"] for one in listed.json()["api_keys"]] == ["for ci"]
     assert made["key"] not in listed.text
-    assert (await auth.post("/api-keys", json={"name": "more"}, headers=key)).status_code == 403
+    assert (await auth.post("/api-keys", json={"password": PASSWORD, "name": "more"}, headers=key)).status_code == 403
     assert (await auth.post("/logout", headers=key)).status_code == 403
     assert (await auth.delete(f"/api-keys/{made['id']}", headers=token)).status_code == 204
     assert (await auth.post("/verify", headers=key)).status_code == 401
@@ -206,7 +206,7 @@ async def test_api_keys(auth: httpx.AsyncClient) -> None:
 
 async def test_anothers_api_key_does_not_exist(auth: httpx.AsyncClient) -> None:
     mine, other = [await token_of(auth, await registered(auth)) for _ in range(2)]
-    made = (await auth.post("/api-keys", json={"name": "mine"}, headers=mine)).json()
+    made = (await auth.post("/api-keys", json={"password": PASSWORD, "name": "mine"}, headers=mine)).json()
     assert (await auth.delete(f"/api-keys/{made['id']}", headers=other)).status_code == 404
     assert (await auth.get("/api-keys", headers=other)).json() == {"api_keys": []}
     assert (await auth.post("/verify", headers={"X-API-Key": made["key"]})).status_code == 200
@@ -214,7 +214,9 @@ async def test_anothers_api_key_does_not_exist(auth: httpx.AsyncClient) -> None:
 
 async def test_an_api_key_expires(auth: httpx.AsyncClient, eventually: Callable[..., Awaitable[None]]) -> None:
     token = await token_of(auth, await registered(auth))
-    made = (await auth.post("/api-keys", json={"name": "short", "expires_in": 1}, headers=token)).json()
+    made = (
+        await auth.post("/api-keys", json={"password": PASSWORD, "name": "short", "expires_in": 1}, headers=token)
+    ).json()
 
     async def refused() -> bool:
         return (await auth.post("/verify", headers={"X-API-Key": made["key"]})).status_code == 401
@@ -335,7 +337,7 @@ async def test_another_secret_ends_tokens_but_not_users_or_api_keys(database: di
     http = await started(app(database))
     username = await registered(http)
     token = await token_of(http, username)
-    made = (await http.post("/api-keys", json={"name": "x"}, headers=token)).json()
+    made = (await http.post("/api-keys", json={"password": PASSWORD, "name": "x"}, headers=token)).json()
     changed = await started(app(database, auth_secret=secrets.token_hex(32)))
     assert (await changed.post("/verify", headers=token)).status_code == 401
     assert (await changed.post("/verify", headers={"X-API-Key": made["key"]})).status_code == 200
@@ -347,7 +349,7 @@ async def test_nothing_secret_is_kept_in_the_clear(
 ) -> None:
     username = await registered(auth)
     token = await token_of(auth, username)
-    key = (await auth.post("/api-keys", json={"name": "x"}, headers=token)).json()["key"]
+    key = (await auth.post("/api-keys", json={"password": PASSWORD, "name": "x"}, headers=token)).json()["key"]
     await log_in(auth, username, "wrong password")
     connection = await asyncpg.connect(
         host=database["postgres_host"], port=int(database["postgres_port"]), user=database["postgres_user"],
@@ -370,7 +372,9 @@ async def test_nothing_secret_is_kept_in_the_clear(
 
 async def test_what_is_passed_on_is_for_one_service_and_a_short_time(auth: httpx.AsyncClient) -> None:
     token = await token_of(auth, await registered(auth))
-    made = (await auth.post("/api-keys", json={"name": "x", "scopes": ["memory:read"]}, headers=token)).json()
+    made = (
+        await auth.post("/api-keys", json={"password": PASSWORD, "name": "x", "scopes": ["memory:read"]}, headers=token)
+    ).json()
     keys = jwt.PyJWKSet.from_dict((await auth.get("/jwks")).json())
     for headers, scopes in (
         (token, "account memory:read memory:write tasks"),
@@ -439,15 +443,19 @@ async def test_the_next_key_is_published_before_it_signs(
 async def test_an_api_key_has_scopes_an_end_and_no_power_over_others(database: dict[str, Any], started: Start) -> None:
     http = await started(app(database, api_keys_per_user=2, api_key_days=7))
     token = await token_of(http, await registered(http))
-    one, other = [(await http.post("/api-keys", json={"name": "x"}, headers=token)).json() for _ in range(2)]
+    one, other = [
+        (await http.post("/api-keys", json={"password": PASSWORD, "name": "x"}, headers=token)).json() for _ in range(2)
+    ]
     days = datetime.fromisoformat(one["expires_at"]) - datetime.fromisoformat(one["created_at"])
     assert days == timedelta(days=7)
     assert one["scopes"] == ["memory:read", "memory:write", "tasks"]
-    refused = await http.post("/api-keys", json={"name": "x"}, headers=token)
+    refused = await http.post("/api-keys", json={"password": PASSWORD, "name": "x"}, headers=token)
     assert (refused.status_code, refused.json()["detail"]) == (409, "You may have 2 API keys: revoke one.")
     key = {"X-API-Key": one["key"]}
     for scopes in (["account"], ["admin"], []):
-        assert (await http.post("/api-keys", json={"name": "x", "scopes": scopes}, headers=token)).status_code == 422
+        assert (
+            await http.post("/api-keys", json={"password": PASSWORD, "name": "x", "scopes": scopes}, headers=token)
+        ).status_code == 422
     refused = await http.delete(f"/api-keys/{other['id']}", headers=key)
     assert (refused.status_code, refused.json()["detail"]) == (403, "This takes a credential with the scope account.")
     assert (await http.delete(f"/api-keys/{one['id']}", headers=key)).status_code == 204
@@ -494,12 +502,35 @@ async def test_who_deletes_the_account_is_gone(database: dict[str, Any], auth: h
     username = await registered(auth)
     token = await token_of(auth, username)
     user_id = (await auth.post("/verify", headers=token)).json()["user_id"]
-    key = {"X-API-Key": (await auth.post("/api-keys", json={"name": "x"}, headers=token)).json()["key"]}
+    key = {
+        "X-API-Key": (await auth.post("/api-keys", json={"password": PASSWORD, "name": "x"}, headers=token)).json()[
+            "key"
+        ]
+    }
     assert (await auth.post("/users/me/deletion", json={"password": "wrong one"}, headers=token)).status_code == 403
     assert (await auth.post("/users/me/deletion", json={"password": PASSWORD}, headers=token)).status_code == 204
     assert [(await auth.post("/verify", headers=one)).status_code for one in (token, key)] == [401, 401]
     assert (await log_in(auth, username)).status_code == 401
     assert user_id in await execute(database, "SELECT id FROM auth.deleted_users")
+
+
+async def test_a_key_takes_the_password(auth: httpx.AsyncClient, audited: list[dict[str, Any]]) -> None:
+    """Who has stolen a token makes no key that outlives it."""
+    token = await token_of(auth, await registered(auth))
+    for more, status in (({}, 422), ({"password": "a wrong one of mine"}, 403), ({"password": PASSWORD}, 201)):
+        answer = await auth.post("/api-keys", json={"name": "x", **more}, headers=token)
+        assert answer.status_code == status, answer.text
+    assert "wrong password" in [one["message"] for one in audited]
+
+
+async def test_through_a_proxy_only_administrators_make_users(database: dict[str, Any], started: Start) -> None:
+    new = {"password": PASSWORD}
+    through = {"X-Forwarded-For": "203.0.113.9"}
+    for registration, statuses in (("local", [201, 401]), ("open", [201, 201]), ("closed", [401, 401])):
+        more = {} if registration == "local" else {"registration": registration}
+        http = await started(app(database, **more))
+        asked = [await http.post("/users", json={"username": name(), **new}, headers=one) for one in ({}, through)]
+        assert [one.status_code for one in asked] == statuses, registration
 
 
 async def test_an_administrator_made_by_a_command(database: dict[str, Any], started: Start) -> None:
@@ -515,7 +546,11 @@ async def test_an_administrator_made_by_a_command(database: dict[str, Any], star
     new = {"username": name(), "password": PASSWORD}
     assert (await closed.post("/users", json=new, headers=others)).status_code == 403
     assert (await closed.post("/users", json=new, headers=token)).status_code == 201
-    key = {"X-API-Key": (await closed.post("/api-keys", json={"name": "x"}, headers=others)).json()["key"]}
+    key = {
+        "X-API-Key": (await closed.post("/api-keys", json={"password": PASSWORD, "name": "x"}, headers=others)).json()[
+            "key"
+        ]
+    }
     changed = await closed.patch(f"/users/{other}", json={"disabled": True}, headers=token)
     assert changed.json()["disabled_at"] is not None
     assert [(await closed.post("/verify", headers=one)).status_code for one in (others, key)] == [401, 401]
@@ -588,7 +623,7 @@ async def test_who_did_what_is_in_the_audit_log(
     for one in (user, secret):
         assert (await log_in(http, one, "not this one")).status_code == 401
     who, chief = await token_of(http, user), await token_of(http, root)
-    made = (await http.post("/api-keys", json={"name": "laptop"}, headers=who)).json()
+    made = (await http.post("/api-keys", json={"password": PASSWORD, "name": "laptop"}, headers=who)).json()
     assert (await http.delete(f"/api-keys/{made['id']}", headers=who)).status_code == 204
     wrong = {"password": "not this one", "new_password": PASSWORD + " battery"}
     assert (await http.post("/users/me/password", json=wrong, headers=who)).status_code == 403

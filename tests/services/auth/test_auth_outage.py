@@ -30,7 +30,7 @@ async def credentials(http: httpx.AsyncClient) -> tuple[dict[str, str], dict[str
     form = {"username": f"user-{uuid.uuid4().hex[:12]}", "password": PASSWORD}
     await http.post("/users", json=form)
     token = {"Authorization": f"Bearer {(await http.post('/token', data=form)).json()['access_token']}"}
-    key = (await http.post("/api-keys", json={"name": "x"}, headers=token)).json()["key"]
+    key = (await http.post("/api-keys", json={"password": PASSWORD, "name": "x"}, headers=token)).json()["key"]
     return token, {"X-API-Key": key}
 
 
