@@ -83,8 +83,9 @@ def _answer(request: Request, status: int, detail: str, headers: Any = None, mor
     """In OpenAI's form where OpenAI's clients ask, else a problem document."""
     if not request.url.path.startswith("/v1/"):
         return response(status, detail, headers, more)
+    status = HTTPStatus.BAD_REQUEST if status == HTTPStatus.UNPROCESSABLE_ENTITY else status
     kind = "invalid_request_error" if status < 500 else "server_error"
-    code = HTTPStatus(status).phrase.lower().replace(" ", "_")
+    code = (more or {}).get("code") or HTTPStatus(status).phrase.lower().replace(" ", "_")
     error = {"message": detail, "type": kind, "param": None, "code": code}
     return JSONResponse({"error": error}, status, dict(headers or {}))
 

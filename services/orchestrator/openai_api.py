@@ -84,10 +84,13 @@ def install(
     """Make ``app`` answer below ``/v1`` to those whom the dependency ``caller`` lets pass."""
     Caller = Annotated[Identity, caller]  # noqa: N806 - a type
 
-    async def passed_on(request: Request, path: str, body: dict[str, Any], recall: Recall) -> Response:
-        name = body["model"]
+    def shown(name: str) -> dict[str, Any]:
         if name not in models:
-            raise Problem(HTTPStatus.NOT_FOUND, f"There is no model called {name[:200]} here.")
+            raise Problem(HTTPStatus.NOT_FOUND, f"There is no model called {name[:200]} here.", code="model_not_found")
+        return {"id": name, "object": "model", "created": 0, "owned_by": "vllm-swarm"}
+
+    async def passed_on(request: Request, path: str, body: dict[str, Any], recall: Recall) -> Response:
+        name = shown(body["model"])["id"]
         task = new_task(f"{path} of OpenAI's interface", name, None, settings.longest_seconds)
         async with AsyncExitStack() as stack:
             work = partial(asked_of, models[name], path, body, recall)
@@ -147,8 +150,11 @@ def install(
 
     @app.get("/v1/models", tags=["OpenAI's interface"])
     async def list_models(_: Caller) -> dict[str, Any]:
-        data = [{"id": name, "object": "model", "created": 0, "owned_by": "vllm-swarm"} for name in models]
-        return {"object": "list", "data": data}
+        return {"object": "list", "data": [shown(name) for name in models]}
+
+    @app.get("/v1/models/{name:path}", tags=["OpenAI's interface"])
+    async def get_model(name: str, _: Caller) -> dict[str, Any]:
+        return shown(name)
 
 
 async def _told(event: str | Result, run: Run, leaving: AsyncExitStack) -> AsyncIterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import agents
@@ -145,7 +146,7 @@ async def test_memory_has_a_scope_and_limits_of_its_own(http: httpx.AsyncClient,
     assert memory.requests == []
     for wrong in ({"X-Swarm-Memory": "perhaps"}, {"X-Swarm-Session": "../x"}):
         refused = await http.post("/v1/chat/completions", json=asked, headers={**bearer("x"), **wrong})
-        assert (refused.status_code, "X-Swarm" in refused.json()["error"]["message"].title()) == (422, True)
+        assert (refused.status_code, "X-Swarm" in refused.json()["error"]["message"].title()) == (400, True)
     # What memory refuses, as it is full, is told, and costs nobody the answer.
     able = memory.answer
     memory.answer = lambda method, path, *rest: (409, {}) if path == "/memories" else able(method, path, *rest)
@@ -211,7 +212,7 @@ async def test_an_agent_uses_its_tools(client: openai.AsyncOpenAI, received: lis
 
 @pytest.mark.parametrize(
     ("text", "number", "status"),
-    [("a\\u0000", "1", 200), ("a\\ud800", "1", 422), ("a", "Infinity", 422)],
+    [("a\\u0000", "1", 200), ("a\\ud800", "1", 400), ("a", "Infinity", 400)],
     ids=["NUL", "half a character", "no number"],
 )
 async def test_what_json_can_say_and_nobody_can_be_sent(
@@ -220,4 +221,18 @@ async def test_what_json_can_say_and_nobody_can_be_sent(
     asked = f'{{"model": "echo", "messages": [{{"role": "user", "content": "{text}"}}], "temperature": {number}}}'
     headers = {**user, "Content-Type": "application/json", "X-Swarm-Memory": "on"}
     answer = await http.post("/v1/chat/completions", content=asked.encode(), headers=headers)
-    assert (answer.status_code, "error" in answer.json()) == (status, status == 422), answer.text
+    assert (answer.status_code, "error" in answer.json()) == (status, status == 400), answer.text
+
+
+async def test_errors_and_models_are_as_clients_know_them(http: httpx.AsyncClient, user: dict[str, str]) -> None:
+    one = await http.get("/v1/models/echo", headers=user)
+    assert one.status_code == 200
+    assert one.json() in (await http.get("/v1/models", headers=user)).json()["data"]
+    ask = partial(http.post, "/v1/chat/completions", headers=user)
+    for answer in (
+        await http.get("/v1/models/no/such-one", headers=user),
+        await ask(json={"model": "no/such-one", "messages": [{"role": "user", "content": "x"}]}),
+    ):
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
+    wrong = await ask(json={"model": "echo", "messages": []})
+    assert (wrong.status_code, wrong.json()["error"]["type"]) == (400, "invalid_request_error")
