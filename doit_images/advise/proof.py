@@ -6,6 +6,7 @@ Compared are content, mode, owner, links, extended attributes and the configurat
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import PurePosixPath
@@ -19,7 +20,7 @@ from doit_images.core.engine.endpoint import leading_to
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.run import Run
 
-_GONE, _OPAQUE = ".wh.", ".wh..wh..opq"
+_GONE, _OPAQUE, _LINK = ".wh.", ".wh..wh..opq", "hard link"
 Tree = Mapping[str, LayerEntry]
 
 
@@ -76,14 +77,24 @@ def prove(run: Run, inputs: ImageInputs, before: Before, patches: Sequence[Patch
 def compared(before: Before, patched: Held, removes: Mapping[str, str]) -> Proof:
     """The verdict on an image by what it was ``before``, and by the paths that are meant to be gone."""
     first, again = before
-    unsteady = _differ(first.files, again.files)
-    found = [path for path in _differ(first.files, patched.files) if path not in unsteady]
+    found = [
+        path
+        for path in _differ(first.files, patched.files)
+        if not _is_chance(first.files.get(path), again.files.get(path), patched.files.get(path))
+    ]
     removed = {path: why for path in found if path not in patched.files and (why := _meant(first.files, path, removes))}
     differs = [path for path in found if path not in removed]
     if first.config != patched.config:
         differs.append("the configuration")
     verdict = Verdict.DIFFERS if differs else Verdict.SAME_BUT if removed else Verdict.SAME
-    return Proof(verdict, tuple(differs), tuple(unsteady), removed)
+    return Proof(verdict, tuple(differs), tuple(_differ(first.files, again.files)), removed)
+
+
+def _is_chance(one: LayerEntry | None, again: LayerEntry | None, other: LayerEntry | None) -> bool:
+    """Whether the ``other`` differs from the ``one`` in nothing but what also differs ``again``, as its content."""
+    if not one or not again or not other:
+        return other == again
+    return all(a == c or a != b for a, b, c in zip(one, again, other, strict=True))
 
 
 def _meant(files: Tree, path: str, removes: Mapping[str, str]) -> str:
@@ -97,21 +108,29 @@ def _meant(files: Tree, path: str, removes: Mapping[str, str]) -> str:
 
 
 def files_of(layers: Iterable[LayerContent]) -> Tree:
-    """What a container sees of these layers, the lowest first: without what a later one removes, and without times."""
+    """What a container sees of these layers, the lowest first: without what a later one removes, and without times.
+    Hard links are the file that they lead to, and say the first of its names."""
     seen: dict[str, LayerEntry] = {}
-    for layer in layers:
+    inodes: dict[str, tuple[int, str]] = {}  # of a file with several names: its layer, and its name there
+    for number, layer in enumerate(layers):
         for path in layer.entries:
             name, folder = PurePosixPath(path).name, str(PurePosixPath(path).parent)
             if name == _OPAQUE:
                 _remove(seen, folder, itself=False)
             elif name.startswith(_GONE):
                 _remove(seen, str(PurePosixPath(folder) / name.removeprefix(_GONE)), itself=True)
+        links = {path: each.target.removeprefix("./") for path, each in layer.entries.items() if each.kind == _LINK}
         for path, entry in layer.entries.items():
             if not PurePosixPath(path).name.startswith(_GONE):
                 if entry.kind != "folder" and path in seen and seen[path].kind == "folder":
                     _remove(seen, path, itself=True)
-                seen[path] = entry._replace(time=0)
-    return {path: _resolved(entry, seen) for path, entry in seen.items()}
+                first = links.get(path, path)
+                inodes[path] = (number, first)
+                seen[path] = layer.entries.get(first, seen.get(first, entry))._replace(time=0)
+    names: dict[tuple[int, str], list[str]] = defaultdict(list)
+    for path in sorted(seen):
+        names[inodes[path]].append(path)
+    return {path: _linked(entry, names[inodes[path]]) for path, entry in seen.items()}
 
 
 def _remove(seen: dict[str, LayerEntry], path: str, *, itself: bool) -> None:
@@ -119,9 +138,8 @@ def _remove(seen: dict[str, LayerEntry], path: str, *, itself: bool) -> None:
         del seen[each]
 
 
-def _resolved(entry: LayerEntry, seen: Tree) -> LayerEntry:
-    """A hard link is the file that it leads to: which of its names comes first is chance."""
-    return seen.get(entry.target.removeprefix("./"), entry) if entry.kind == "hard link" else entry
+def _linked(entry: LayerEntry, names: Sequence[str]) -> LayerEntry:
+    return entry._replace(attributes=(*entry.attributes, (_LINK, names[0]))) if names[1:] else entry
 
 
 def _differ(one: Tree, other: Tree) -> dict[str, None]:

@@ -56,15 +56,24 @@ def test_what_later_layers_hide_and_times_count_for_nothing() -> None:
         ({}, {"new": entry()}, {}, Proof(Verdict.DIFFERS, ("new",))),
         ({"log": entry(digest="2")}, {"log": entry(digest="3")}, {}, Proof(Verdict.SAME, (), ("log",))),
         ({"log": entry(digest="2")}, {"f": entry(digest="b")}, {}, Proof(Verdict.DIFFERS, ("f",), ("log",))),
+        (
+            {"log": entry(digest="2")},
+            {"log": entry(digest="3", mode=0o600)},
+            {},
+            Proof(Verdict.DIFFERS, ("log",), ("log",)),
+        ),
+        ({"log": entry(digest="2")}, {"log": None}, {}, Proof(Verdict.DIFFERS, ("log",), ("log",))),
+        ({"pid": entry()}, {"pid": entry()}, {}, Proof(Verdict.SAME, (), ("pid",))),
         ({}, {}, {"User": "1"}, Proof(Verdict.DIFFERS, ("the configuration",))),
     ],
 )
 def test_what_differs_anyway_says_nothing_about_the_patch(
-    again: dict[str, LayerEntry], patched: dict[str, LayerEntry], config: dict[str, str], proof: Proof
+    again: dict[str, LayerEntry], patched: dict[str, LayerEntry | None], config: dict[str, str], proof: Proof
 ) -> None:
     files = {"f": entry(), "log": entry(digest="1")}
     before = Before(Held(files, {}), Held(files | again, {}))
-    assert compared(before, Held(files | patched, config), {}) == proof
+    after = {path: each for path, each in (files | patched).items() if each}
+    assert compared(before, Held(after, config), {}) == proof
 
 
 REMOVES = {"/root/.cache/pip": "the cache of pip"}

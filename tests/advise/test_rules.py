@@ -78,8 +78,9 @@ def test_the_rule_on_the_page_works(tmp_path: Path) -> None:
     module: dict[str, Any] = {}
     exec(found[1], module)
     rule = Rule(module["NAME"], module["patches"])
-    text = "FROM base\n\n# who\nMAINTAINER me\n\nCOPY . /app\n"
-    assert examples.better(tmp_path, rule, text, FILES) == "FROM base\n\nCOPY . /app\n"
+    text = "FROM base AS one\nCMD a\nFROM one\n\n# two\nCMD b\n\nONBUILD CMD c\nCMD d\n"
+    after = "FROM base AS one\nCMD a\nFROM one\n\nONBUILD CMD c\nCMD d\n"
+    assert examples.better(tmp_path, rule, text, FILES) == after
 
 
 def test_each_rule_has_its_row_in_the_list() -> None:

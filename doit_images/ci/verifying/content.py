@@ -22,7 +22,8 @@ _XATTR = "SCHILY.xattr."
 
 
 class LayerEntry(NamedTuple):
-    """What a layer says of one path; ``digest`` is of a file's bytes, ``time`` in whole seconds since the epoch."""
+    """What a layer says of one path; ``digest`` is of a file's bytes, ``time`` in whole seconds since the epoch. The
+    ``target`` of a device is its type and numbers."""
 
     kind: str
     mode: int
@@ -130,4 +131,5 @@ def _entry(layer: tarfile.TarFile, member: tarfile.TarInfo) -> LayerEntry:
     kind = "file" if member.isreg() else _KINDS.get(member.type, "device")
     attributes = sorted((name, value) for name, value in member.pax_headers.items() if name.startswith(_XATTR))
     owner = (member.uid, member.gid)
-    return LayerEntry(kind, member.mode, owner, digest, member.linkname, tuple(attributes), int(member.mtime))
+    device = f"{member.type.decode()} {member.devmajor}:{member.devminor}" if kind == "device" else ""
+    return LayerEntry(kind, member.mode, owner, digest, member.linkname or device, tuple(attributes), int(member.mtime))

@@ -46,11 +46,12 @@ def image(run: Run, inputs: ImageInputs, text: str, extra: Sequence[str] = (), *
 
 
 def configuration(engine: Engine, ref: str) -> dict[str, Any]:
-    """What an image of the engine is set to: user, folder, variables, as ``docker image inspect`` tells. Raises
-    ``UserError``."""
-    argv = ["docker", "image", "inspect", "--format", "{{json .Config}}", ref]
+    """What an image of the engine is set to: user, folder, variables, also author and platform, as ``docker image
+    inspect`` tells. Raises ``UserError``."""
+    argv = ["docker", "image", "inspect", ref]
     done = commands.run(argv, env=leading_to(engine.address)).checked(f"{ref} cannot be looked at")
-    return dict(json.loads(done.stdout))
+    said = json.loads(done.stdout)[0]
+    return dict(said["Config"]) | {name: said.get(name) for name in ("Author", "Os", "Architecture", "Variant")}
 
 
 class Aside(NamedTuple):
