@@ -40,15 +40,15 @@ def patches(text: str, steps: Sequence[Step]) -> Iterator[Patch]:
         if names is None or not (names or any(is_of(each, _SYSTEM) for each in run.commands)):
             continue
         number = [span.line for span in every].index(run.span.line)
-        above = list(takewhile(lambda each: _is_copy(each, there, by_line), reversed(every[:number])))[::-1]
+        above = list(takewhile(lambda each: is_copy(each, there, by_line), reversed(every[:number])))[::-1]
         later = [each for each in above if not _needs(run, names, each, by_line[each.line])]
         kept = [each for each in above if each not in later]
-        if later and not any(_overlap(one, other, there) for one in later for other in kept):
+        if later and not any(overlap(one, other, there) for one in later for other in kept):
             why = f"it runs again whenever a file changes that line {later[0].line} copies, and reads none of them"
-            yield Patch(NAME, run.span.line, why, _ordered(text, kept, run.span, later))
+            yield Patch(NAME, run.span.line, why, ordered(text, kept, run.span, later))
 
 
-def _is_copy(span: Span, there: Mapping[int, Around], steps: Mapping[int, Step]) -> bool:
+def is_copy(span: Span, there: Mapping[int, Around], steps: Mapping[int, Step]) -> bool:
     """Whether it is a COPY of which is known where it copies to."""
     known = span.instruction.name == "COPY" and not span.instruction.trigger and span.line in steps
     return known and there[span.line].path(span.instruction.words[-1]) != ""
@@ -79,13 +79,13 @@ def _names(run: Run, target: str, *, system: bool) -> bool:
     return any(f"{path}/".startswith(f"{target}/") or f"{target}/".startswith(f"{path}/") for path in paths)
 
 
-def _overlap(one: Span, other: Span, there: Mapping[int, Around]) -> bool:
+def overlap(one: Span, other: Span, there: Mapping[int, Around]) -> bool:
     """Whether one may overwrite what the other copies."""
     first, second = (f"{there[each.line].path(each.instruction.words[-1])}/" for each in (one, other))
     return first.startswith(second) or second.startswith(first)
 
 
-def _ordered(text: str, kept: Sequence[Span], run: Span, later: Sequence[Span]) -> str:
+def ordered(text: str, kept: Sequence[Span], run: Span, later: Sequence[Span]) -> str:
     """A Dockerfile in which these follow one another; the empty lines above the ``run`` are then below it, too."""
     lines = (text if text.endswith("\n") else f"{text}{run.end}").splitlines(keepends=True)
     first = min(span.first for span in (*kept, *later))

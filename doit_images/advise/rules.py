@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from doit_images.advise import apt_lists, apt_update, cache_mounts, copied_twice, locks_first, order
+from doit_images.advise import apt_lists, apt_update, cache_mounts, copied_twice, lists_apart, locks_first, order
 from doit_images.advise.patch import Patch
 from doit_images.advise.steps import Step
 
@@ -25,6 +25,7 @@ RULES = (
     Rule(apt_update.NAME, apt_update.patches),
     Rule(order.NAME, order.patches),
     Rule(locks_first.NAME, locks_first.patches),
+    Rule(lists_apart.NAME, lists_apart.patches),
     Rule(cache_mounts.NAME, cache_mounts.patches),
     Rule(apt_lists.NAME, apt_lists.patches),
     Rule(copied_twice.NAME, copied_twice.patches),
