@@ -34,7 +34,8 @@ COPIES = "WORKDIR /app\nCOPY one one\nCOPY two two\n"
             "        --requirement=q/q.txt -q\n",
             "WORKDIR /app\nCOPY tools tools\nCOPY one two /x/\nCOPY p.txt p/\n\n# all\n"
             "RUN --mount=type=secret,id=a \\\n    sh tools/with.sh pip install --requirement p/p.txt -q\n\n"
-            "COPY q.txt q/\nRUN --mount=type=secret,id=a \\\n    sh tools/with.sh pip install \\\n        --requirement=q/q.txt -q\n",
+            "COPY q.txt q/\nRUN --mount=type=secret,id=a \\\n"
+            "    sh tools/with.sh pip install \\\n        --requirement=q/q.txt -q\n",
         ),
         (
             f"{COPIES}COPY three three\nRUN uv pip install -r two/r.txt -r one/r.txt -r three/r.txt\n",
