@@ -75,8 +75,9 @@ class _At:
 def costs(copy: WorkingCopy, commits: int, texts: Mapping[str, str] = NO_TEXTS) -> tuple[list[Cost], int]:
     """What each line of each image cost over so many commits before ``HEAD``, along first parents, the image's lines in
     order; and how many commits that are: a repository may have fewer, and commits whose project cannot be read are
-    passed over. ``texts``: the Dockerfiles, by image, that these have at every commit, in place of their own. Raises
-    ``UserError`` where there is no repository, or the project at ``HEAD`` cannot be read."""
+    passed over. ``texts``: the Dockerfiles, by image, that these have at every commit, in place of their own; then only
+    these images are looked at. Raises ``UserError`` where there is no repository, or the project at ``HEAD`` cannot be
+    read."""
     here = copy.files[0].parent
     place(here, "--show-toplevel")
     argv = ["git", "-C", str(here), "rev-list", "--first-parent", f"--max-count={commits + 1}", "HEAD"]
@@ -109,6 +110,7 @@ def _replayed(copy: WorkingCopy, listed: Sequence[str], texts: Mapping[str, str]
             images = {
                 name: replace(each, dockerfile_text=texts.get(name, each.dockerfile_text))
                 for name, each in images.items()
+                if not texts or name in texts
             }
             now = {name: _met(each, (before or {}).get(name), built, look.root) for name, each in images.items()}
             if before is not None:

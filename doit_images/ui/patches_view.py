@@ -77,7 +77,7 @@ def show(run: Run, words: Sequence[str], commits: int, mode: Mode, *, as_json: b
     saved, unknown = _saved(run, commits, texts)
     if as_json:
         told = {
-            name: {"commits": one.commits, "before": one.before._asdict(), "after": one.after._asdict()}
+            name: {**one._asdict(), "before": one.before._asdict(), "after": one.after._asdict()}
             for name, one in saved.items()
         }
         print(json.dumps({"patches": [_data(each) for each in proposals], "saved": told}, indent=2))

@@ -9,6 +9,7 @@ import pytest
 
 from doit_images.advise.gain import Gain, Work, gains
 from doit_images.advise.locks_first import patches
+from doit_images.advise.replay import costs
 from doit_images.advise.steps import steps_of
 from doit_images.ci.commits import WorkingCopy
 from doit_images.core.history.store import Build, Status, StepRecord
@@ -50,6 +51,14 @@ def test_both_are_replayed_as_if_each_commit_had_had_them(history: History) -> N
     builds = [build((3, "RUN pip install -r requirements.txt", 40.0), (4, "RUN make", 2.0))]
     assert gains(copy, 60, texts, lambda name: builds) == {"app": Gain(4, Work(6, 126.0), Work(4, 46.0), 0)}
     assert gains(copy, 60, texts, lambda name: []) == {"app": Gain(4, Work(6, 0.0), Work(4, 0.0), 2)}
+
+
+def test_only_images_that_have_a_patch_are_looked_at(history: History) -> None:
+    other = "  other: {image: other, build: .}\n"
+    history.commit({"compose.yml": f"services:\n  {COMPOSE[11:-2]}\n{other}"})
+    copy, _ = asked(history)
+    assert {cost.image for cost in costs(copy, 60)[0]} == {"app", "other"}
+    assert {cost.image for cost in costs(copy, 60, {"app": TEXT})[0]} == {"app"}
 
 
 def test_a_step_that_a_patch_rewrites_counts_as_it_took_before(history: History) -> None:

@@ -137,6 +137,9 @@ def advised(lab: Lab, *words: str) -> list[dict[str, Any]]:
 def test_a_patch_is_proved_and_written_and_then_the_code_costs_nothing(project: Lab) -> None:
     (plain,) = advised(project, "locks-first", "--patch")
     assert (plain["dockerfile"], plain["line"], plain["proofs"]) == ("web/Dockerfile", 5, {})
+    saved = json.loads(project.doit("advise", "locks-first", "--patch", "--json").stdout)["saved"]["web"]
+    nothing = {"runs": 0, "seconds": 0.0}
+    assert saved == {"commits": 0, "before": nothing, "after": nothing, "unknown": 0}
     assert git(project.folder, "status", "--porcelain") == "", "nothing is written yet"
     (applied,) = advised(project, "locks-first", "--apply")
     assert applied["proofs"] == {"web": {"verdict": "same", "differs": [], "unsteady": [], "removed": {}}}
