@@ -38,7 +38,7 @@ _PIP = {("pip", "install"), ("pip3", "install"), ("uv", "pip", "install"), ("uv"
 _WITH_FILE = ("-r", "--requirement", "-c", "--constraint")
 _WITH_VALUE = ("-i", "--index-url", "--extra-index-url", "-t", "--target", "--prefix", "-p", "--python", "--root")
 _COMMENT = re.compile(r"^\s*#.*\n?", re.MULTILINE)
-_PARTS = re.compile(r"&&|;|\n")
+_PARTS = re.compile(r"&&|\|\|?|;|\n")
 
 
 def read_by(instruction: str) -> frozenset[str] | None:

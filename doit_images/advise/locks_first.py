@@ -4,8 +4,9 @@
     RUN pip install -r requirements.txt    →    RUN pip install -r requirements.txt
                                                 COPY . .
 
-Only a ``COPY`` of the whole context that stands directly above the installation is looked at: what is between them
-might need the files. Whether the image stays the same is not known here: see ``proof``.
+Only a ``COPY`` of a folder is looked at with no ``RUN`` between: what is between them might need the files. Of several
+commands the first ones are moved, up to the last one that is such an installation. Whether the image stays the same is
+not known here: see ``proof``.
 """
 
 from __future__ import annotations
@@ -15,43 +16,83 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from fnmatch import fnmatch
-from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from doit_images.advise.installs import BY_TOOL, read_by
-from doit_images.advise.patch import Patch, moved, spans
+from doit_images.advise.patch import Patch, Span, edited, moved, spans
+from doit_images.advise.shell import commands
 from doit_images.advise.steps import Step
 from doit_images.core.inputs.instructions import Instruction
 
 NAME = "locks-first"
 _MOST = 8  # folders: a patch of more lines is none that a person would write
-_ODD = re.compile(r"[\s$\"'\\]")
+_ODD = re.compile(r"[\s$\"'\\*?\[]")
+_NEUTRAL = ("ENV", "ARG", "LABEL", "EXPOSE", "WORKDIR", "USER")
+_STATE = {"cd", "export", "set", "source", ".", "alias", "umask"}  # what later commands of the same RUN are told
+_UNDO = {"rm", "clean", "clear", "clear-cache", "prune", "purge", "remove", "autoremove", "uninstall", "del"}
 _INCLUDED = re.compile(r"^\s*(?:-r|--requirement|-c|--constraint)[ =]+(\S+)", re.MULTILINE)
 
 
 def patches(text: str, steps: Sequence[Step]) -> Iterator[Patch]:
     """A patch for each installation of a Dockerfile with these steps that could come before what is copied above it."""
     by_line = {step.line: step for step in steps if step.number}
-    for above, span in pairwise(spans(text)):
-        copy, install = by_line.get(above.line), by_line.get(span.line)
-        if not copy or not install or copy.stage != install.stage or install.instruction != "RUN":
+    every = spans(text)
+    for number, above in enumerate(every):
+        span = _below(above, every[number + 1 :])
+        copy, install = by_line.get(above.line), by_line.get(span.line) if span else None
+        if not span or not copy or not install or copy.stage != install.stage:
             continue
-        if first := _copies(above.instruction, copy, install.text):
-            why = f"line {span.line} runs again whenever any file changes that line {above.line} copies"
-            yield Patch(NAME, span.line, why, moved(text, span, above, first))
+        for first, rest in _parts(span.text):
+            if copies := _copies(above.instruction, copy, first):
+                why = f"line {span.line} runs again whenever any file changes that line {above.line} copies"
+                new = edited(text, {span.line: f"{first}\n{rest}"}) if rest else text
+                install_span = next(each for each in spans(new) if each.line == span.line)
+                yield Patch(NAME, span.line, why, moved(new, install_span, above, copies))
+                break
+
+
+def _below(above: Span, later: Sequence[Span]) -> Span | None:
+    """The RUN below a COPY, if that might as well stand below it."""
+    for span in later:
+        name, words = span.instruction.name, above.instruction.words
+        if span.instruction.trigger or name not in ("RUN", *_NEUTRAL):
+            return None
+        if name == "RUN":
+            return span
+        if "$" in above.text or (name == "WORKDIR" and not words[-1].startswith("/")):
+            return None
+    return None
+
+
+def _parts(text: str) -> Iterator[tuple[str, str]]:
+    """A RUN whole, with nothing, and in two: as many of its first commands as possible, and the others, in the folder
+    that both are for. Nothing that takes away what the first ones made: it would stay in their layer."""
+    yield text, ""
+    every = commands(text)
+    lead = next((at for at, command in enumerate(every) if command.words[0] != "cd"), 0)
+    for at in range(len(every) - 1, lead, -1):
+        own, rest = every[lead:at], every[at:]
+        plain = all(each.join == "&&" for each in every[1:]) and not any(_STATE & {*each.words[:1]} for each in own)
+        if plain and not any(_UNDO & {*each.words} for each in rest):
+            start = every[0].start
+            folder = text[start : every[lead].start]
+            yield text[: own[-1].end], f"{text[:start]}{folder}{text[rest[0].start :]}"
 
 
 def _copies(whole: Instruction, copy: Step, install: str) -> list[str]:
     """What copies the files that an installation reads, before all others; none where that cannot be said."""
-    everything = whole.name == "COPY" and whole.words[:-1] in ((".",), ("./",))
-    if not everything or whole.flags.keys() - {"chown", "chmod", "link"} or len(copy.files) != 1:
+    if whole.name != "COPY" or len(whole.words) != 2 or _ODD.search(whole.words[0]):
+        return []
+    if whole.flags.keys() - {"chown", "chmod", "link"} or len(copy.files) != 1:
         return []
     ((root, selection),) = copy.files
-    files = {entry.path for entry in selection.entries() if entry.kind == "file"}
-    read = _read(Path(root), install, files)
+    source = PurePosixPath(os.path.normpath(whole.words[0].lstrip("/") or "."))
+    paths = [PurePosixPath(entry.path) for entry in selection.entries() if entry.kind == "file"]
+    files = {str(path.relative_to(source)) for path in paths if path != source and path.is_relative_to(source)}
+    read = _read(Path(root, source), install, files)
     by_folder: dict[str, list[str]] = defaultdict(list)
     for path in sorted(read):
-        by_folder[str(PurePosixPath(path).parent)].append(path)
+        by_folder[str(PurePosixPath(path).parent)].append(str(source / path))
     if not read or read == files or len(by_folder) > _MOST or any(map(_ODD.search, read)):
         return []
     flags = "".join(f"--{name}={value} " if value else f"--{name} " for name, (value, *_) in whole.flags.items())

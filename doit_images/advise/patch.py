@@ -75,12 +75,13 @@ def edited(text: str, new: Mapping[int, str]) -> str:
 
 
 def moved(text: str, span: Span, above: Span, first: Sequence[str] = ()) -> str:
-    """A Dockerfile in which an instruction stands before one ``above`` it, with its comments, after the lines
-    ``first``; the empty lines before it then follow it."""
+    """A Dockerfile in which an instruction, with its comments and all between, stands before one ``above`` it, after
+    the lines ``first``; the empty lines before it then follow it."""
     lines = (text if text.endswith("\n") else f"{text}{span.end}").splitlines(keepends=True)
-    own, block = lines[span.first : span.last + 1], lines[above.first : span.first]
-    filled = max(number for number, line in enumerate(block, 1) if line.strip())
-    new = [f"{line}{span.end}" for line in first] + own + block[filled:] + block[:filled]
+    own, block = lines[span.first : span.last + 1], lines[above.first : above.last + 1]
+    between = lines[above.last + 1 : span.first]
+    filled = max((number for number, line in enumerate(between, 1) if line.strip()), default=0)
+    new = [f"{line}{span.end}" for line in first] + between[:filled] + own + between[filled:] + block
     return "".join([*lines[: above.first], *new, *lines[span.last + 1 :]])
 
 

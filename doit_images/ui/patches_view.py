@@ -135,11 +135,14 @@ def _proposals(
 
 
 def _by_dockerfile(run: Run, images: Sequence[str]) -> Mapping[str, list[ImageInputs]]:
+    """The images that can be looked at, by their Dockerfile; of others is said why not, to standard error."""
     found: dict[str, list[ImageInputs]] = defaultdict(list)
     names = [run.project.image(name).name for name in images] or list(run.project.images)
     for decision in (run.planner.decide(name) for name in names):
         inputs = decision.inputs
-        if inputs.image.dockerfile and not inputs.problem and not inputs.image.remote_context:
+        if inputs.problem:
+            print(f"{inputs.name} is not looked at: {inputs.problem}", file=sys.stderr)
+        elif inputs.image.dockerfile and not inputs.image.remote_context:
             found[os.path.relpath(inputs.image.dockerfile, run.project.directory)].append(inputs)
     return found
 

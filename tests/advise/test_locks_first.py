@@ -14,7 +14,15 @@ from doit_images.advise.patch import Patch, difference, spans
 from doit_images.advise.rules import Rule
 from tests.advise import examples
 
-NAMES = ("requirements.txt", "req/base.txt", "req/prod.txt", "package.json", "package-lock.json", "src/main.py")
+NAMES = (
+    "requirements.txt",
+    "req/base.txt",
+    "req/prod.txt",
+    "req/notes",
+    "package.json",
+    "package-lock.json",
+    "src/main.py",
+)
 FILES = {name: "-r base.txt\n" if name == "req/prod.txt" else "x\n" for name in NAMES}
 
 
@@ -40,6 +48,19 @@ def proposed(folder: Path, text: str) -> list[Patch]:
             "FROM base\nCOPY req/base.txt req/prod.txt /srv/req/\n"
             "RUN pip install --no-cache-dir -r /srv/req/prod.txt\nCOPY . /srv\n",
         ),
+        (  # a folder alone, what is set between, several commands of which some are for the code
+            "FROM base\nCOPY ./req /app\n\nWORKDIR /app\nENV A=1\n# all\n"
+            "RUN --network=none cd /app && pip install -r prod.txt \\\n"
+            "  && python setup.py develop && make\n",
+            "FROM base\nCOPY req/base.txt req/prod.txt /app/\n\nWORKDIR /app\nENV A=1\n# all\n"
+            "RUN --network=none cd /app && pip install -r prod.txt\nCOPY ./req /app\n"
+            "RUN --network=none cd /app && python setup.py develop && make\n",
+        ),
+        (
+            "FROM base\nWORKDIR /app\nCOPY . .\nRUN npm ci && npm run build\n",
+            "FROM base\nWORKDIR /app\nCOPY package-lock.json package.json ./\nRUN npm ci\nCOPY . .\n"
+            "RUN npm run build\n",
+        ),
         (
             "FROM base\r\nCOPY . /\r\nRUN yarn install\r\n",
             "FROM base\r\nCOPY package.json /\r\nRUN yarn install\r\nCOPY . /\r\n",
@@ -57,9 +78,16 @@ def test_it_moves_whole_lines(tmp_path: Path, before: str, after: str) -> None:
     [
         "FROM base\nCOPY requirements.txt ./\nRUN pip install -r requirements.txt\nCOPY . .\n",
         "FROM base\nCOPY . .\nRUN make\nRUN pip install -r requirements.txt\n",
-        "FROM base\nCOPY . .\nENV A=1\nRUN pip install -r requirements.txt\n",
+        "FROM base\nCOPY . .\nONBUILD ENV A=1\nRUN pip install -r requirements.txt\n",
+        "FROM base\nCOPY . .\nWORKDIR /app\nRUN pip install -r requirements.txt\n",
+        "FROM base\nARG A=1\nCOPY . $A\nENV A=2\nRUN pip install -r requirements.txt\n",
         "FROM base\nCOPY . .\nRUN pip install .\n",
-        "FROM base\nCOPY . .\nRUN pip install -r requirements.txt && python setup.py develop\n",
+        "FROM base\nCOPY . .\nRUN python setup.py develop && pip install -r requirements.txt\n",
+        "FROM base\nCOPY . .\nRUN npm ci && npm run build && rm -rf node_modules\n",
+        "FROM base\nCOPY . .\nRUN npm ci && npm cache clean --force\n",
+        "FROM base\nCOPY . .\nRUN npm ci || npm run build\n",
+        "FROM base\nCOPY . .\nRUN export A=1 && npm ci && npm run build\n",
+        "FROM base\nCOPY sr[c] .\nRUN npm ci\n",
         "FROM base\nCOPY . .\nRUN apt-get update && apt-get install -y git\n",
         "FROM base\nCOPY src requirements.txt /app/\nRUN pip install -r /app/requirements.txt\n",
         "FROM base\nCOPY . .\nRUN pip install -r elsewhere.txt\n",
