@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
+from itertools import takewhile
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
@@ -46,10 +47,12 @@ class Proof(NamedTuple):
 
 
 class Held(NamedTuple):
-    """What an image holds: its files as a container sees them, and its configuration."""
+    """What an image holds: its files as a container sees them, its configuration, and the layers of which it is made,
+    the lowest first."""
 
     files: Tree
     config: Mapping[str, Any]
+    layers: Sequence[LayerContent] = ()
 
 
 class Before(NamedTuple):
@@ -75,7 +78,8 @@ def prove(run: Run, inputs: ImageInputs, before: Before, patches: Sequence[Patch
 
 
 def compared(before: Before, patched: Held, removes: Mapping[str, str]) -> Proof:
-    """The verdict on an image by what it was ``before``, and by the paths that are meant to be gone."""
+    """The verdict on an image by what it was ``before``, and by the paths that are meant to be gone: if the Dockerfile
+    removed there what the base has, that may be back."""
     first, again = before
     found = [
         path
@@ -83,6 +87,10 @@ def compared(before: Before, patched: Held, removes: Mapping[str, str]) -> Proof
         if not _is_chance(first.files.get(path), again.files.get(path), patched.files.get(path))
     ]
     removed = {path: why for path in found if path not in patched.files and (why := _meant(first.files, path, removes))}
+    pairs = takewhile(lambda pair: pair[0].digest == pair[1].digest, zip(first.layers, patched.layers, strict=False))
+    base = files_of(one for one, _ in pairs)
+    back = [path for path in found if path not in first.files and base.get(path) == patched.files[path]]
+    removed |= {path: f"{why}, as the base has it" for path in back if (why := _meant(base, path, removes))}
     differs = [path for path in found if path not in removed]
     if first.config != patched.config:
         differs.append("the configuration")
@@ -149,4 +157,4 @@ def _differ(one: Tree, other: Tree) -> dict[str, None]:
 def _held(run: Run, inputs: ImageInputs, text: str) -> Held:
     with aside.image(run, inputs, text, ["--no-cache"], called="advise") as ref:
         content = content_of(ref, leading_to(run.engine.address))
-        return Held(files_of(content.layers), aside.configuration(run.engine, ref))
+        return Held(files_of(content.layers), aside.configuration(run.engine, ref), content.layers)

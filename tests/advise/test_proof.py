@@ -102,6 +102,21 @@ def test_only_what_is_gone_as_the_rule_says_is_the_same_but_for_that(
     assert not {"bin", *proof.differs}.intersection(proof.removed)
 
 
+def test_what_the_base_has_may_be_back_where_the_rule_says() -> None:
+    layers = [LayerContent("base", {"root/.cache/pip/lock": entry(), "lock": entry()})]
+    before = Held({}, {}, [*layers, LayerContent("1", {})])
+    back = {"root/.cache/pip/lock": entry(time=0)}
+
+    def proved(files: dict[str, LayerEntry], layers: list[LayerContent]) -> Proof:
+        return compared(Before(before, before), Held(files, {}, layers), REMOVES)
+
+    found = proved(back, [*layers, LayerContent("2", {})])
+    assert found == (Verdict.SAME_BUT, (), (), {"root/.cache/pip/lock": "the cache of pip, as the base has it"})
+    assert proved(back, [LayerContent("other", layers[0].entries)]).verdict == Verdict.DIFFERS
+    assert proved({"lock": entry()}, layers).verdict == Verdict.DIFFERS
+    assert proved({"root/.cache/pip/lock": entry(digest="b")}, layers).verdict == Verdict.DIFFERS
+
+
 NPM = """\
 #!/bin/sh
 mkdir -p node_modules && md5sum package-lock.json > node_modules/lock
