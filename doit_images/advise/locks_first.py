@@ -18,6 +18,7 @@ from collections.abc import Collection, Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
+from doit_images.advise.around import around
 from doit_images.advise.installs import BY_TOOL, read_by
 from doit_images.advise.patch import Patch, Span, edited, moved, spans
 from doit_images.advise.shell import commands
@@ -36,32 +37,37 @@ _INCLUDED = re.compile(r"^\s*(?:-r|--requirement|-c|--constraint)[ =]+(\S+)", re
 def patches(text: str, steps: Sequence[Step]) -> Iterator[Patch]:
     """A patch for each installation of a Dockerfile with these steps that could come before what is copied above it."""
     by_line = {step.line: step for step in steps if step.number}
-    every = spans(text)
+    every, there = spans(text), around(text)
     for number, above in enumerate(every):
-        span = _below(above, every[number + 1 :])
+        span, moves = _below(above, every[number + 1 :])
         copy, install = by_line.get(above.line), by_line.get(span.line) if span else None
         if not span or not copy or not install or copy.stage != install.stage:
             continue
+        *_, target = above.instruction.words
+        absolute = there[above.line].path(target) if moves and not target.startswith("/") else target
         for first, rest in _parts(span.text):
-            if copies := _copies(above.instruction, copy, first):
+            if absolute and (copies := _copies(above.instruction, copy, first)):
                 why = f"line {span.line} runs again whenever any file changes that line {above.line} copies"
-                new = edited(text, {span.line: f"{first}\n{rest}"}) if rest else text
-                install_span = next(each for each in spans(new) if each.line == span.line)
-                yield Patch(NAME, span.line, why, moved(new, install_span, above, copies))
+                whole = above.text.removesuffix(target) + absolute
+                new = edited(text, {above.line: whole, span.line: f"{first}\n{rest}" if rest else first})
+                block, run = (next(each for each in spans(new) if each.line == one.line) for one in (above, span))
+                yield Patch(NAME, span.line, why, moved(new, run, block, copies))
                 break
 
 
-def _below(above: Span, later: Sequence[Span]) -> Span | None:
-    """The RUN below a COPY, if that might as well stand below it."""
+def _below(above: Span, later: Sequence[Span]) -> tuple[Span | None, bool]:
+    """The RUN below a COPY, if that might as well stand below it, and whether the folder is another one there."""
+    moves = False
     for span in later:
-        name, words = span.instruction.name, above.instruction.words
+        name = span.instruction.name
         if span.instruction.trigger or name not in ("RUN", *_NEUTRAL):
-            return None
+            break
         if name == "RUN":
-            return span
-        if "$" in above.text or (name == "WORKDIR" and not words[-1].startswith("/")):
-            return None
-    return None
+            return span, moves
+        if "$" in above.text:
+            break
+        moves = moves or name == "WORKDIR"
+    return None, False
 
 
 def _parts(text: str) -> Iterator[tuple[str, str]]:

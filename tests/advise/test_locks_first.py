@@ -57,6 +57,11 @@ def proposed(folder: Path, text: str) -> list[Patch]:
             "RUN --network=none cd /app && python setup.py develop && make\n",
         ),
         (
+            "FROM base\nWORKDIR /app\nCOPY --chown=1:1 . .\nWORKDIR src\nRUN npm ci\n",
+            "FROM base\nWORKDIR /app\nCOPY --chown=1:1 package-lock.json package.json ./\nWORKDIR src\nRUN npm ci\n"
+            "COPY --chown=1:1 . /app\n",
+        ),
+        (
             "FROM base\nWORKDIR /app\nCOPY . .\nRUN npm ci && npm run build\n",
             "FROM base\nWORKDIR /app\nCOPY package-lock.json package.json ./\nRUN npm ci\nCOPY . .\n"
             "RUN npm run build\n",
@@ -79,7 +84,7 @@ def test_it_moves_whole_lines(tmp_path: Path, before: str, after: str) -> None:
         "FROM base\nCOPY requirements.txt ./\nRUN pip install -r requirements.txt\nCOPY . .\n",
         "FROM base\nCOPY . .\nRUN make\nRUN pip install -r requirements.txt\n",
         "FROM base\nCOPY . .\nONBUILD ENV A=1\nRUN pip install -r requirements.txt\n",
-        "FROM base\nCOPY . .\nWORKDIR /app\nRUN pip install -r requirements.txt\n",
+        "FROM base\nCOPY . .\nWORKDIR app\nRUN pip install -r requirements.txt\n",
         "FROM base\nARG A=1\nCOPY . $A\nENV A=2\nRUN pip install -r requirements.txt\n",
         "FROM base\nCOPY . .\nRUN pip install .\n",
         "FROM base\nCOPY . .\nRUN python setup.py develop && pip install -r requirements.txt\n",
