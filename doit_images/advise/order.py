@@ -1,4 +1,4 @@
-"""The rule: packages are installed before files are copied that the installation does not need.
+"""The rule: packages are installed, and users and folders made, before files are copied that are not needed for it.
 
     COPY . /app                                     RUN apt-get update && apt-get install -y git
     RUN apt-get update && apt-get install -y git    →    COPY . /app
@@ -18,14 +18,9 @@ from doit_images.advise.apt import LISTS
 from doit_images.advise.around import Around, Run, around, runs
 from doit_images.advise.installs import read_by
 from doit_images.advise.patch import Patch, Span, spans
-from doit_images.advise.shell import is_of
 from doit_images.advise.steps import Step
 
 NAME = "order"
-_SYSTEM = (
-    *((name, "install") for name in ("apt-get", "apt", "dnf", "microdnf", "yum")),
-    ("apk", "add"),
-)
 _USR = ("bin", "include", "lib", "local", "sbin", "share")
 # What a package manager, or what it installs, may look at.
 _READ = ("/bin", "/etc", "/lib", "/root", "/sbin", "/var", *(f"/usr/{name}" for name in _USR))
@@ -37,7 +32,7 @@ def patches(text: str, steps: Sequence[Step]) -> Iterator[Patch]:
     by_line = {step.line: step for step in steps}
     for run in runs(text, steps):
         names = read_by(run.span.text)
-        if names is None or not (names or any(is_of(each, _SYSTEM) for each in run.commands)):
+        if names is None or not run.commands:
             continue
         number = [span.line for span in every].index(run.span.line)
         above = list(takewhile(lambda each: is_copy(each, there, by_line), reversed(every[:number])))[::-1]
@@ -60,15 +55,16 @@ def _needs(run: Run, names: Collection[str], copy: Span, step: Step) -> bool:
     target = run.around.path(copy.instruction.words[-1])
     if target in ("", "/", "/usr") or any(f"{target}/".startswith(f"{folder}/") for folder in _READ):
         return True
-    if _names(run, target, system=not names) or (names and "$" in run.span.text):
+    system = not names and all(command.words[0] != "mkdir" for command in run.commands)
+    if _names(run, target, system=system) or (names and "$" in run.span.text):
         return True
     files = [posixpath.basename(path) for _, selection in step.files for path in selection.files()]
     return bool(names) and (not files or any(fnmatch(file, name) for file in files for name in names))
 
 
 def _names(run: Run, target: str, *, system: bool) -> bool:
-    """Whether an installation names a place, or may: by a pattern, or by what another command prints. A word of one of
-    the ``system``'s packages is a path where it looks like one."""
+    """Whether an installation names a place, or may: by a pattern, or by what another command prints. A word that is
+    for the ``system`` (a package, a user) is a path where it looks like one."""
     text = run.span.text.replace(f"{LISTS}/*", "")
     if re.search(r"\*|\./|\$\(|`|<", text):
         return True
