@@ -12,7 +12,8 @@ from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
-from doit_images.advise import proof, rules
+from doit_images.advise import apt, proof, rules
+from doit_images.advise.around import runs
 from doit_images.advise.durations import done_builds
 from doit_images.advise.gain import Gain, gains
 from doit_images.advise.patch import Patch, difference
@@ -121,8 +122,14 @@ def _proposals(
     """The patches of a Dockerfile, each on top of those before it that are good."""
     text = inputs[0].dockerfile_text
     seen, good, before = {text}, list[Patch](), dict[str, Before]()
+    needed = _installed_by(run, {each.name for each in inputs})
+
+    def proposed(rule: Rule) -> Iterator[Patch]:
+        steps = steps_of(replace(inputs[0], dockerfile_text=text))
+        return (patch for patch in rules.patches(rule, text, steps, seen) if not needed & patch.removes.keys())
+
     for rule in picked:
-        while patch := next(rules.patches(rule, text, steps_of(replace(inputs[0], dockerfile_text=text)), seen), None):
+        while patch := next(proposed(rule), None):
             seen.add(patch.text)
             if prove:
                 before = before or {each.name: proof.before(run, each) for each in inputs}
@@ -132,6 +139,18 @@ def _proposals(
             if proposal.is_good:
                 text = patch.text
                 good.append(patch)
+
+
+def _installed_by(run: Run, names: set[str]) -> set[str]:
+    """The lists of packages of these images, if one that builds on them installs by these."""
+    below = set(names)
+    for each in run.planner.declared().values():  # parents first
+        if below & {*each.parents.values()}:
+            below.add(each.name)
+            every = runs(each.dockerfile_text, steps_of(each))
+            if any(apt.installs(one.commands) and not apt.updates_first(one.commands) for one in every):
+                return {apt.LISTS}
+    return set()
 
 
 def _by_dockerfile(run: Run, images: Sequence[str]) -> Mapping[str, list[ImageInputs]]:

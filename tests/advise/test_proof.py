@@ -196,6 +196,16 @@ def test_a_dockerfile_that_is_being_edited_is_not_written(project: Lab) -> None:
     assert "web/Dockerfile: it is not as the commit has it" in done.stderr
 
 
+@pytest.mark.engine
+@pytest.mark.parametrize(("update", "rules"), [("", []), ("apt-get update && ", ["cache-mounts"])])
+def test_lists_by_which_an_image_on_top_installs_stay(lab: Lab, busybox: str, update: str, rules: list[str]) -> None:
+    base = "FROM tst-busybox:1\nRUN apt-get update && apt-get install a\n"
+    images = "{base: {image: PREFIX/base, build: base}, app: {image: PREFIX/app, build: app}}"
+    lab.write({"compose.yml": f"services: {images}\n", "base/Dockerfile": base})
+    lab.write({"app/Dockerfile": f"FROM PREFIX/base\nRUN {update}apt-get install b\n"})
+    assert [each["rule"] for each in advised(lab, "base", "--patch")] == rules
+
+
 PIP = """\
 #!/bin/sh
 mkdir -p /root/.cache/pip /site && [ "$2" = --no-cache-dir ] || touch /root/.cache/pip/PREFIX
