@@ -7,12 +7,14 @@ had had it. A step takes as long as the last builds say; one whose text a patch 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from doit_images.advise.durations import seconds_of
 from doit_images.advise.replay import Cost, aligned, costs
 from doit_images.ci.commits import WorkingCopy
 from doit_images.core.history.store import Build
+from doit_images.core.inputs.resolver import NO_TEXTS
 
 
 class Work(NamedTuple):
@@ -37,11 +39,13 @@ def gains(
     commits: int,
     texts: Mapping[str, tuple[str, str]],
     builds: Callable[[str], Sequence[Build]],
+    ignores: Mapping[Path, str] = NO_TEXTS,
 ) -> dict[str, Gain]:
     """What the work on each image would have been over so many commits, by its Dockerfile's text without and with the
-    patches; ``builds`` are the last of an image. Raises ``UserError`` as ``replay.costs``."""
+    patches, which also make these of ignore files; ``builds`` are the last of an image. Raises ``UserError`` as
+    ``replay.costs``."""
     before, there = costs(copy, commits, {name: one for name, (one, _) in texts.items()})
-    after, _ = costs(copy, commits, {name: other for name, (_, other) in texts.items()})
+    after, _ = costs(copy, commits, {name: other for name, (_, other) in texts.items()}, ignores)
     return {name: _gain(there, _of(name, before), _of(name, after), builds(name)) for name in texts}
 
 

@@ -24,6 +24,7 @@ from doit_images.ci.commits import Look, WorkingCopy
 from doit_images.ci.since import place
 from doit_images.core.base import commands, leftovers
 from doit_images.core.base.errors import UserError
+from doit_images.core.inputs import resolver
 from doit_images.core.inputs.image_inputs import ImageInputs
 
 _COPIES = ("COPY", "ADD")
@@ -72,25 +73,33 @@ class _At:
     runs: Sequence[_Run] = ()
 
 
-def costs(copy: WorkingCopy, commits: int, texts: Mapping[str, str] = NO_TEXTS) -> tuple[list[Cost], int]:
+def costs(
+    copy: WorkingCopy,
+    commits: int,
+    texts: Mapping[str, str] = NO_TEXTS,
+    ignores: Mapping[Path, str] = resolver.NO_TEXTS,
+) -> tuple[list[Cost], int]:
     """What each line of each image cost over so many commits before ``HEAD``, along first parents, the image's lines in
     order; and how many commits that are: a repository may have fewer, and commits whose project cannot be read are
-    passed over. ``texts``: the Dockerfiles, by image, that these have at every commit, in place of their own. Raises
-    ``UserError`` where there is no repository, or the project at ``HEAD`` cannot be read."""
+    passed over. ``texts``: the Dockerfiles, by image, that these have at every commit, in place of their own, and
+    ``ignores`` its ignore files, by their paths of today. Raises ``UserError`` where there is no repository, or the
+    project at ``HEAD`` cannot be read."""
     here = copy.files[0].parent
     place(here, "--show-toplevel")
     argv = ["git", "-C", str(here), "rev-list", "--first-parent", f"--max-count={commits + 1}", "HEAD"]
     listed = commands.run(argv).checked("git cannot list the commits").stdout.split()[::-1]
-    return _replayed(copy, listed, texts)
+    return _replayed(copy, listed, texts, ignores)
 
 
 def between(copy: WorkingCopy, before: str, after: str) -> list[Cost]:
     """The lines that would run needlessly at a commit, or a tree, where all of another one was built. Raises
     ``UserError`` where one of them cannot be read."""
-    return [cost for cost in _replayed(copy, [before, after], NO_TEXTS)[0] if cost.needless]
+    return [cost for cost in _replayed(copy, [before, after], NO_TEXTS, resolver.NO_TEXTS)[0] if cost.needless]
 
 
-def _replayed(copy: WorkingCopy, listed: Sequence[str], texts: Mapping[str, str]) -> tuple[list[Cost], int]:
+def _replayed(
+    copy: WorkingCopy, listed: Sequence[str], texts: Mapping[str, str], ignores: Mapping[Path, str]
+) -> tuple[list[Cost], int]:
     """The costs over these commits, the oldest first, and how many of them come after the first that can be read."""
     here = copy.files[0].parent
     top, git_dir = place(here, "--show-toplevel").resolve(), place(here, "--absolute-git-dir")
@@ -98,6 +107,7 @@ def _replayed(copy: WorkingCopy, listed: Sequence[str], texts: Mapping[str, str]
     built: dict[str, set[str]] = {}
     with leftovers.folder("advise-") as scratch:
         look = Look(copy, top, scratch.resolve() / top.name)
+        look.texts = {look.root / os.path.relpath(path.resolve(), top): text for path, text in ignores.items()}
         for commit in listed:
             try:
                 images = look.see(Source(git_dir, commit)).images
