@@ -52,6 +52,13 @@ def test_both_are_replayed_as_if_each_commit_had_had_them(history: History) -> N
     assert gains(copy, 60, texts, lambda name: []) == {"app": Gain(4, Work(6, 0.0), Work(4, 0.0), 2)}
 
 
+def test_an_ignore_file_is_replayed_as_if_each_commit_had_had_it(history: History) -> None:
+    copy, _ = asked(history)
+    ignores = {history.folder / ".dockerignore": "Dockerfile\n.git\napp.py\n"}
+    told = gains(copy, 60, {"app": (TEXT, TEXT)}, lambda name: [], ignores)["app"]
+    assert (told.before.runs, told.after.runs) == (6, 2), "only what is installed counts"
+
+
 def test_a_step_that_a_patch_rewrites_counts_as_it_took_before(history: History) -> None:
     copy, _ = asked(history)
     mounted = TEXT.replace("RUN pip", "RUN --mount=type=cache,target=/root/.cache/pip pip")
