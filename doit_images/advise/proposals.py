@@ -101,15 +101,18 @@ class Proposals:
             else:
                 return
             seen.append(texts)
+            is_compose = any(file in texts for file in self.run.files)
+            if is_compose and not whole.reads_same(self.run, now, self.texts | texts):
+                continue
             after = whole.seen(self.run, self.texts | texts)
-            concerned = {name: after.images[name] for name in now.images if _is_other(now, after, name)}
+            concerned = {name: after.images[name] for name in self.run.project.images if _is_other(now, after, name)}
             with whole.new_parents(self.run, after if self._mode is not Mode.SHOW else now) as refs:
                 built = concerned if self._mode is Mode.SHOW else self._on_parents(concerned, refs)
                 proposal = self._tried(path, patch, changes, built)
             yield proposal
             if proposal.is_good:
                 self._keep(patch, texts, concerned)
-                if not any(file in texts for file in self.run.files):
+                if not is_compose:
                     self.ignores |= texts
                     self.replayed = {
                         name: (each.dockerfile_text, each.dockerfile_text) for name, each in concerned.items()

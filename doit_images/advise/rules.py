@@ -10,7 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from doit_images.advise import apt_lists, apt_update, cache_mounts, copied_twice, ignore_file, locks_first, order
+from doit_images.advise import (
+    apt_lists,
+    apt_update,
+    cache_mounts,
+    copied_twice,
+    ignore_file,
+    locks_first,
+    order,
+    shared_base,
+)
 from doit_images.advise.patch import Patch
 from doit_images.advise.steps import Step
 from doit_images.advise.whole import Whole
@@ -39,7 +48,10 @@ RULES = (
     Rule(copied_twice.NAME, copied_twice.patches),
 )
 """In the order in which they are tried: each builds on what those before it made."""
-PROJECT_RULES: tuple[ProjectRule, ...] = (ProjectRule(ignore_file.NAME, ignore_file.patches),)
+PROJECT_RULES: tuple[ProjectRule, ...] = (
+    ProjectRule(ignore_file.NAME, ignore_file.patches),
+    ProjectRule(shared_base.NAME, shared_base.patches),
+)
 """The same, tried after all of those."""
 NAMES = frozenset([*(rule.name for rule in RULES), *(rule.name for rule in PROJECT_RULES)])
 """The names of all rules."""

@@ -58,6 +58,22 @@ def answer(run: Run, texts: Mapping[Path, str]) -> dict[str, Any]:
         return Compose(tuple(there), "", run.environ, folder=run.files[0].parent).config()
 
 
+def reads_same(run: Run, now: Whole, texts: Mapping[Path, str]) -> bool:
+    """Whether Compose reads with these texts the project that it is ``now``, but for images that are new, and that
+    others build on these."""
+    try:
+        one, other = answer(run, now.texts), answer(run, texts)
+        new = other["services"].keys() - one["services"].keys()
+        built = all(other["services"].pop(name).get("build") for name in new)
+    except UserError:
+        return False
+    for build in (each["build"] for each in other["services"].values() if each.get("build")):
+        contexts = build.pop("additional_contexts", None) or {}
+        if kept := {name: value for name, value in contexts.items() if value.removeprefix("service:") not in new}:
+            build["additional_contexts"] = kept
+    return built and one == other
+
+
 @contextlib.contextmanager
 def new_parents(run: Run, whole: Whole) -> Iterator[Mapping[str, str | UserError]]:
     """For the block: the names in the engine of those images that the project does not have yet, which are built; or
