@@ -35,7 +35,8 @@ NO_TEXTS: Mapping[str, str] = MappingProxyType({})
 class Cost:
     """What one line cost: in how many of the ``commits`` it would have ``run``, and of these how often needlessly;
     ``because`` counts the lines that made it run, its own and that of its ``FROM`` included, ``needless_because`` those
-    of needless runs, and ``paths`` the changed files that did. ``seconds`` is how long one run takes, None where the
+    of needless runs, and ``paths`` the changed files that did. ``ran`` are the numbers of these commits, the oldest 0.
+    ``seconds`` is how long one run takes, None where the
     history does not know."""
 
     image: str
@@ -46,6 +47,7 @@ class Cost:
     because: Counter[int] = field(default_factory=Counter)
     needless_because: Counter[int] = field(default_factory=Counter)
     paths: Counter[str] = field(default_factory=Counter)
+    ran: set[int] = field(default_factory=set)
     seconds: float | None = None
 
     @property
@@ -204,7 +206,7 @@ def _summed(name: str, states: Sequence[Mapping[str, _At]]) -> Iterator[Cost]:
         at: Cost(name, step, len(states) - 1) for at, step in enumerate(last) if step.instruction in (*_COPIES, "RUN")
     }
     today = {at: at for at in range(len(last))}  # by the place at that commit
-    for state, later in zip(reversed(states), [None, *reversed(states)], strict=False):
+    for number, (state, later) in enumerate(zip(reversed(states), [None, *reversed(states)], strict=False), 2):
         if name not in state:
             break
         if later is not None:
@@ -214,6 +216,7 @@ def _summed(name: str, states: Sequence[Mapping[str, _At]]) -> Iterator[Cost]:
             if run.at in today and (cost := found.get(today[run.at])):
                 lines = [last[today[one]].line for one in run.roots if one in today]
                 cost.runs += 1
+                cost.ran.add(len(states) - number)
                 cost.needless += run.needless
                 cost.because.update(lines)
                 cost.needless_because.update(lines if run.needless else [])

@@ -132,17 +132,14 @@ def _patch(whole: Whole, group: Sequence[_First], count: int) -> Patch | None:
 def _name(whole: Whole, group: Sequence[_First]) -> str:
     """``base-python`` for what starts from a python, and a number where that is taken, by a stage perhaps."""
     first = group[0]
-    taken = {
-        *whole.project.images,
-        *(at.stage for each in group for at in around(each.inputs.dockerfile_text).values()),
-    }
+    stages = {at.stage for each in group for at in around(each.inputs.dockerfile_text).values()}
     called = around(first.inputs.dockerfile_text)[first.start.line].base
     if "$" in called:
         called = next((ref for ref in first.inputs.bases), "")
         called = re.split("[:@]", called.rpartition("/")[2])[0]
     plain = "base-" + (re.sub("[^a-z0-9]+", "-", called.lower().removeprefix("base-")).strip("-") or "image")
     names = (plain, *(f"{plain}-{number}" for number in range(2, 100)))
-    return next(name for name in names if name not in taken)
+    return next(name for name in names if name not in {*whole.project.images, *stages})
 
 
 def _globals(text: str) -> Mapping[str, Span]:

@@ -14,9 +14,12 @@ from doit_images.advise.patch import difference
 from doit_images.advise.proof import Proof, Verdict
 from doit_images.advise.proposals import Mode, Proposal, Proposals
 from doit_images.ci.commits import WorkingCopy
+from doit_images.core.base import files
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import seconds_text
 from doit_images.core.run import Run
+from doit_images.ui import patches_page
+from doit_images.ui.patches_page import Shown
 
 _SHOWN = 10  # paths
 
@@ -44,6 +47,11 @@ def show(run: Run, words: Sequence[str], commits: int, mode: Mode, *, as_json: b
         print("no patch is known that would make these Dockerfiles better")
     for name, one in ({} if as_json else saved).items():
         print(f"{name}: {gain_sentence(one)}")
+    if found and not as_json:
+        path = run.folder / "advise.html"
+        told_of = {name: (one, gain_sentence(one)) for name, one in saved.items()}
+        files.write(path, patches_page.page(run.project.name, [_shown(each) for each in found], told_of), 0o600)
+        print(f"page: {path}", file=sys.stderr)
     if unknown:
         print(f"what these patches would have saved is not known: {unknown}", file=sys.stderr)
 
@@ -77,12 +85,18 @@ def gain_sentence(gain: Gain) -> str:
     return f"{last} {after.runs} RUN steps would have run instead of {before.runs}{took}{unknown}"
 
 
-def _print(proposal: Proposal) -> None:
+def _shown(proposal: Proposal) -> Shown:
     patch = proposal.patch
-    print(f"{proposal.dockerfile}:{patch.line}: {patch.rule}: {patch.why}\n")
-    print("".join(difference(before, after, name) for name, (before, after) in proposal.changes.items()))
-    for name, each in proposal.proofs.items():
-        print(f"{name}: {_sentence(each)}")
+    return Shown(
+        f"{proposal.dockerfile}:{patch.line}: {patch.rule}: {patch.why}",
+        [f"{name}: {_sentence(each)}" for name, each in proposal.proofs.items()],
+        "".join(difference(before, after, name) for name, (before, after) in proposal.changes.items()),
+    )
+
+
+def _print(proposal: Proposal) -> None:
+    shown = _shown(proposal)
+    print(f"{shown.title}\n\n{shown.difference}", *shown.proofs, sep="\n")
 
 
 def _sentence(of: Proof) -> str:
