@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from doit_images.advise import shared_base, whole
 from doit_images.advise.compose_edit import Base, with_base
@@ -15,6 +19,7 @@ from tests.advise import examples
 from tests.advise.test_proof import advised
 from tests.ci.test_release import git
 from tests.conftest import Lab
+from tests.conftest import examples as share
 
 COMPOSE = """\
 # The stack.
@@ -206,6 +211,52 @@ def test_each_style_of_a_compose_file_is_kept() -> None:
         '    two: {build: {<<: *b, target: x, additional_contexts: {base: "service:base"} }}',
         '                base: "service:base"',
     ]
+
+
+TEXTS = st.text("ab #:-'\"{}[],&*!|>%@\\n", min_size=1, max_size=6)
+BUILDS = st.one_of(
+    st.just("web"),
+    st.fixed_dictionaries(
+        {"context": st.sampled_from([".", "./a b", "a#b"])},
+        optional={
+            "args": st.one_of(st.dictionaries(TEXTS, TEXTS, max_size=3), st.lists(TEXTS, max_size=3)),
+            "target": st.just("x"),
+            "secrets": st.lists(st.one_of(TEXTS, st.dictionaries(TEXTS, TEXTS, min_size=1)), max_size=2),
+            "additional_contexts": st.dictionaries(TEXTS, TEXTS, min_size=1, max_size=2),
+        },
+    ),
+)
+
+
+@share(1)
+@given(
+    builds=st.lists(BUILDS, min_size=1, max_size=3),
+    style=st.sampled_from([None, False]),
+    indent=st.sampled_from([2, 4]),
+    more=st.dictionaries(TEXTS, TEXTS, max_size=2),
+)
+def test_yaml_reads_what_was_there_and_the_base(
+    builds: list[Any], style: Any, indent: int, more: dict[str, str]
+) -> None:
+    services = {f"s{at}": {"image": f"x/s{at}", "build": build, "x": more} for at, build in enumerate(builds)}
+    text = yaml.safe_dump({"services": services, "x": more}, default_flow_style=style, indent=indent, sort_keys=False)
+    after = with_base(text, Base("base", "", "b.Dockerfile"), [*services])
+    if after is None:  # such a style is left alone
+        return
+    read = yaml.safe_load(after)
+    base = read["services"].pop("base")
+    first = {"context": builds[0]} if builds[0] == "web" else {**builds[0]}
+    first.pop("target", None)
+    assert base == {
+        "image": "x/base",
+        "scale": 0,
+        "network_mode": "none",
+        "build": {**first, "dockerfile": "b.Dockerfile"},
+    }
+    for service in services.values():
+        build = service["build"] = {"context": "web"} if service["build"] == "web" else {**service["build"]}
+        build["additional_contexts"] = {**build.get("additional_contexts", {}), "base": "service:base"}
+    assert read == {"services": services, "x": more}
 
 
 @pytest.mark.parametrize(
