@@ -32,6 +32,11 @@ _NEVER = {
     **dict.fromkeys(("**/.hypothesis", "**/.tox", "**/.nox", "**/.eslintcache", "**/.nyc_output"), _CACHE),
     **dict.fromkeys((".vscode", ".idea", ".editorconfig", "**/.DS_Store"), _EDITOR),
 }
+_FOR_PEOPLE = dict.fromkeys(
+    ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "CODE_OF_CONDUCT.md", "SECURITY.md"), "for people"
+)
+_NAMES_IT = re.compile(rb"\.md\b|readme|changelog|contributing|code_of_conduct|security\.", re.IGNORECASE)
+_MOST_FILES, _LARGEST = 2000, 1 << 20
 _MODULES = "node_modules"
 _INSTALLS = (("npm", "ci"), ("npm", "install"), ("yarn",), ("yarn", "install"), ("pnpm", "install"))
 _PLAIN = re.compile(r"[\w./-]+")
@@ -53,7 +58,7 @@ class _Reader(NamedTuple):
 def patches(whole: Whole) -> Iterator[tuple[Sequence[str], Patch]]:
     """For each ignore file a patch with all that it lacks, then one with each of these alone."""
     for path, readers in _by_ignore_file(whole).items():
-        given = _NEVER | _own(whole, path, readers) | {_MODULES: "what the installation makes"}
+        given = _NEVER | _FOR_PEOPLE | _own(whole, path, readers) | {_MODULES: "what the installation makes"}
         lacking = {pattern: why for pattern, why in given.items() if _is_needless(pattern, readers)}
         there = whole.text(path)
         new = {path.name: ""} if there is None and any("" in each.part.selection.sources() for each in readers) else {}
@@ -104,7 +109,21 @@ def _is_needless(pattern: str, readers: Iterable[_Reader]) -> bool:
         if found and pattern == _MODULES and not _installs_later(reader):
             return False
         hit |= found
-    return hit
+    return hit and not (pattern in _FOR_PEOPLE and any(map(_names_them, readers)))
+
+
+def _names_them(reader: _Reader) -> bool:
+    """Whether a step or a file that an image reads may mean what is written for people, which a tool or the program
+    itself may then read; also where that takes long to tell."""
+    if any(_NAMES_IT.search(step.text.encode()) for step in reader.steps):
+        return True
+    told = [*_NEVER, *_FOR_PEOPLE, ".dockerignore"]
+    patterns = Patterns(filter(None, map(rule_of, told)))
+    names = [name for name in reader.part.selection.files() if not patterns.hides(name)]
+    paths = [reader.part.root / name for name in names]
+    if len(paths) > _MOST_FILES or any(path.stat().st_size > _LARGEST for path in paths):
+        return True
+    return any(_NAMES_IT.search(path.read_bytes()) for path in paths)
 
 
 def _installs_later(reader: _Reader) -> bool:

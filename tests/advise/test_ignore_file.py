@@ -77,12 +77,32 @@ ONLY = {"compose.yml": "name: x\nservices: {web: {image: x/web, build: app}}\n",
         ("FROM base\nWORKDIR /app\nRUN npm ci\nCOPY . .\n", {"node_modules/a/b.js": "1\n"}),
         (f"{TEXT}FROM base\nRUN npm ci\nCOPY --from=0 /app /app\n", {"node_modules/a/b.js": "1\n"}),
         ("FROM base\nCOPY sub /app\n", {"sub/a.py": "1\n", ".vscode/x": "1\n"}),
-        (TEXT, {"dist/a.js": "1\n", "README.md": "1\n", ".env.example": "1\n", "x.pyc": "1\n"}),
+        (TEXT, {"dist/a.js": "1\n", "docs/README.md": "1\n", ".env.example": "1\n", "x.pyc": "1\n"}),
     ],
 )
 def test_what_may_be_needed_or_is_not_copied_stays(tmp_path: Path, dockerfile: str, files: dict[str, str]) -> None:
     own = {"app/Dockerfile": dockerfile, "app/.dockerignore": ".dockerignore\nDockerfile\n"}
     assert proposed(tmp_path, {**ONLY, **own, **{f"app/{name}": text for name, text in files.items()}}) == []
+
+
+@pytest.mark.parametrize(
+    ("more", "hidden"),
+    [
+        ({"app/pyproject.toml": "[project]\nname = 'x'\n", "app/.github/x": "see README.md\n"}, True),
+        ({"app/pyproject.toml": "[project]\nreadme = 'README.md'\n"}, False),
+        ({"app/pyproject.toml": "[project]\ndynamic = ['readme']\n"}, False),
+        ({"app/site.py": "Path('.').glob('*.md')\n"}, False),
+        ({"app/big": "x" * (1 << 20) + "y"}, False),
+        ({"app/Dockerfile": f"{TEXT}RUN cat README.md\n"}, False),
+        ({"app/Dockerfile": f"{TEXT}COPY README.md /\n"}, False),
+    ],
+)
+def test_what_is_for_people_is_hidden_where_nothing_means_it(
+    tmp_path: Path, more: dict[str, str], hidden: bool
+) -> None:
+    own = {"app/Dockerfile": TEXT, "app/.dockerignore": ".dockerignore\nDockerfile\n", "app/README.md": "1\n"}
+    found = proposed(tmp_path, {**ONLY, **own, **more})
+    assert any("README.md\n" in text for _, patch in found for text in patch.others.values()) == hidden
 
 
 def test_modules_that_are_installed_anew_are_hidden_and_have_to_stay_the_same(tmp_path: Path) -> None:
