@@ -72,6 +72,18 @@ def patches(whole: Whole) -> Iterator[tuple[Sequence[str], Patch]]:
             yield [*names], Patch(NAME, line, why, first.inputs.dockerfile_text, removes, others)
 
 
+def with_hidden(whole: Whole, path: Path) -> dict[Path, str]:
+    """The ignore files that have to name a file that is new, so that no image copies it, with what they say then."""
+    found: dict[Path, str] = {}
+    for ignore, readers in _by_ignore_file(whole).items():
+        for part in (reader.part for reader in readers):
+            name = os.path.relpath(path, part.root)
+            copied = any(f"{name}/".startswith(f"{source}/" if source else "") for source in part.selection.sources())
+            if copied and not name.startswith("..") and not part.ignore.hides(name):
+                found[ignore] = _with(whole.text(ignore) or "", [name])
+    return found
+
+
 def _by_ignore_file(whole: Whole) -> Mapping[Path, list[_Reader]]:
     found: dict[Path, list[_Reader]] = defaultdict(list)
     for inputs in whole.images.values():

@@ -32,13 +32,14 @@ class Mode(Enum):
 
 class Proposal(NamedTuple):
     """A patch because of a line of a Dockerfile, by its path as people write it; what each file that it ``changes``
-    said before (None: it is new) and says then; and what came of proving it for each image that it concerns, by name.
-    """
+    said before (None: it is new) and says then; what came of proving it for each image that it concerns, by name; and
+    which of these files such an image reads itself, so that it has the new text where the proof had the old one."""
 
     dockerfile: str
     patch: Patch
     changes: Mapping[str, tuple[str | None, str]]
     proofs: Mapping[str, Proof]
+    read: Mapping[str, Sequence[str]]
 
     @property
     def is_good(self) -> bool:
@@ -137,7 +138,8 @@ class Proposals:
                 if file not in self.texts:
                     _committed(file)
         proofs = {} if self._mode is Mode.SHOW else {name: self._proved(each, patch) for name, each in after.items()}
-        return Proposal(self._shown(path), patch, shown, proofs)
+        read = {name: [self._shown(file) for file in changes if _reads(each, file)] for name, each in after.items()}
+        return Proposal(self._shown(path), patch, shown, proofs, {name: some for name, some in read.items() if some})
 
     def _proved(self, after: ImageInputs, patch: Patch) -> Proof:
         name = after.name
@@ -164,6 +166,10 @@ class Proposals:
 
     def _shown(self, path: Path) -> str:
         return os.path.relpath(path, self.run.project.directory)
+
+
+def _reads(inputs: ImageInputs, file: Path) -> bool:
+    return any(part.selection.has(os.path.relpath(file, part.root)) for part in inputs.parts if part.sent)
 
 
 def _is_other(now: Whole, after: Whole, name: str) -> bool:

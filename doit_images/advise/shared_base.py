@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from doit_images.advise.around import around, shipped
 from doit_images.advise.compose_edit import Base, with_base
+from doit_images.advise.ignore_file import with_hidden
 from doit_images.advise.patch import Patch, Span, edited, spans
 from doit_images.advise.steps import steps_of
 from doit_images.advise.whole import Whole
@@ -125,7 +126,8 @@ def _patch(whole: Whole, group: Sequence[_First], count: int) -> Patch | None:
             own = texts.pop(Path(first.inputs.image.dockerfile))
             line = first.after[0].line
             why = f"{', '.join(names)} begin with the same steps: they build on {name} then"
-            return Patch(NAME, line, why, own, {}, {path: _dockerfile(group, count), file: compose, **texts})
+            new = {path: _dockerfile(group, count), file: compose, **with_hidden(whole, path)}
+            return Patch(NAME, line, why, own, {}, new | texts)
     return None
 
 

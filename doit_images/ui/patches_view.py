@@ -89,7 +89,13 @@ def _shown(proposal: Proposal) -> Shown:
     patch = proposal.patch
     return Shown(
         f"{proposal.dockerfile}:{patch.line}: {patch.rule}: {patch.why}",
-        [f"{name}: {_sentence(each)}" for name, each in proposal.proofs.items()],
+        [
+            *(f"{name}: {_sentence(each)}" for name, each in proposal.proofs.items()),
+            *(
+                f"{name}: copies {', '.join(some)} itself, which the proof left as it was"
+                for name, some in proposal.read.items()
+            ),
+        ],
         "".join(difference(before, after, name) for name, (before, after) in proposal.changes.items()),
     )
 
@@ -117,4 +123,4 @@ def _data(proposal: Proposal) -> dict[str, object]:
     proofs = {name: each._asdict() for name, each in proposal.proofs.items()}
     changed = {name: after for name, (_, after) in proposal.changes.items()}
     patch = {name: value for name, value in vars(proposal.patch).items() if name != "others"}
-    return {"dockerfile": proposal.dockerfile, **patch, "files": changed, "proofs": proofs}
+    return {"dockerfile": proposal.dockerfile, **patch, "files": changed, "proofs": proofs, "read": proposal.read}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,6 +73,7 @@ def test_all_its_files_count_for_the_proof(lab: Lab, busybox: str, monkeypatch: 
     (found,) = Proposals(run, Mode.PROVE).of([], ["several"])
     assert found.changes.keys() == {"one.Dockerfile", *new}
     assert found.changes["base.Dockerfile"][0] is None
+    assert found.read == {}
     assert {name: each.verdict for name, each in found.proofs.items()} == {
         "one": {"touch /base": Verdict.SAME_BUT, "touch /other": Verdict.DIFFERS}.get(base, Verdict.FAILS),
         "two": Verdict.SAME_BUT,
@@ -79,3 +81,14 @@ def test_all_its_files_count_for_the_proof(lab: Lab, busybox: str, monkeypatch: 
     assert found.proofs["two"].removed == {"app/cache": "a cache", "app/cache/a": "a cache"}
     assert not (lab.folder / "base.Dockerfile").exists()
     assert [line for line in lab.images() if ":building" in line] == []
+
+
+@pytest.mark.engine
+def test_an_image_that_copies_what_is_changed_is_named(lab: Lab, busybox: str) -> None:
+    lab.write({"compose.yml": "services: {web: {image: PREFIX/web, build: .}}\n", "requirements.txt": "x\n"})
+    lab.write({"Dockerfile": "FROM tst-busybox:1\nWORKDIR /app\nCOPY . .\nRUN pip install -r requirements.txt\n"})
+    done = lab.doit("advise", "locks-first", "--patch", "--json")
+    assert json.loads(done.stdout)["patches"][0]["read"] == {"web": ["Dockerfile"]}
+    told = lab.doit("advise", "locks-first", "--patch")
+    assert "web: copies Dockerfile itself, which the proof left as it was" in told.stdout.splitlines()
+    assert f"page: {lab.folder}/.doit-images/compose.yml/advise.html" in told.stderr.splitlines()

@@ -135,6 +135,16 @@ def test_files_of_one_context_may_be_part_of_it(tmp_path: Path) -> None:
     assert 'dockerfile: b.Dockerfile, additional_contexts: {base-python: "service:base-python"}}}\n' in compose
 
 
+@pytest.mark.parametrize(
+    ("copied", "ignore", "after"),
+    [(".", "x\n", "x\nbase-python.Dockerfile\n"), (".", "*Dockerfile\n", None), ("more", "x\n", None)],
+)
+def test_no_image_copies_the_new_dockerfile(tmp_path: Path, copied: str, ignore: str, after: str | None) -> None:
+    files = one_context(f"{START}COPY {copied} /a/\n", f"{START}RUN x\n") | {".dockerignore": ignore}
+    (_, patch), *_ = proposed(tmp_path, files)
+    assert patch.others.get(tmp_path / ".dockerignore") == after
+
+
 def test_its_name_is_no_stage_of_theirs(tmp_path: Path) -> None:
     (_, patch), *_ = proposed(tmp_path, one_context(f"FROM x AS base-python\n{START}", f"{START}RUN x\n"))
     assert patch.text == "FROM x AS base-python\nFROM base-python-2\n"
