@@ -7,12 +7,15 @@ had had it. A step takes as long as the last builds say; one whose text a patch 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from doit_images.advise.durations import seconds_of
 from doit_images.advise.replay import Cost, aligned, costs
 from doit_images.ci.commits import WorkingCopy
 from doit_images.core.history.store import Build
+from doit_images.core.inputs.resolver import NO_TEXTS
 
 
 class Work(NamedTuple):
@@ -22,14 +25,16 @@ class Work(NamedTuple):
     seconds: float
 
 
-class Gain(NamedTuple):
+@dataclass(frozen=True)
+class Gain:
     """The work over so many ``commits`` without and with the patches, and for how many of the steps that ran no build
-    tells how long they take."""
+    tells how long they take. ``lines`` are the ``RUN`` steps without and with them."""
 
     commits: int
     before: Work
     after: Work
     unknown: int
+    lines: tuple[Sequence[Cost], Sequence[Cost]] = field(default=((), ()), compare=False)
 
 
 def gains(
@@ -37,11 +42,13 @@ def gains(
     commits: int,
     texts: Mapping[str, tuple[str, str]],
     builds: Callable[[str], Sequence[Build]],
+    ignores: Mapping[Path, str] = NO_TEXTS,
 ) -> dict[str, Gain]:
     """What the work on each image would have been over so many commits, by its Dockerfile's text without and with the
-    patches; ``builds`` are the last of an image. Raises ``UserError`` as ``replay.costs``."""
+    patches, which also make these of ignore files; ``builds`` are the last of an image. Raises ``UserError`` as
+    ``replay.costs``."""
     before, there = costs(copy, commits, {name: one for name, (one, _) in texts.items()})
-    after, _ = costs(copy, commits, {name: other for name, (_, other) in texts.items()})
+    after, _ = costs(copy, commits, {name: other for name, (_, other) in texts.items()}, ignores)
     return {name: _gain(there, _of(name, before), _of(name, after), builds(name)) for name in texts}
 
 
@@ -59,9 +66,9 @@ def _gain(commits: int, one: Sequence[Cost], other: Sequence[Cost], builds: Sequ
         cost.seconds = known.get((cost.step.stage, cost.step.text), cost.seconds)
     ran = [cost for cost in (*one, *other) if cost.step.instruction == "RUN" and cost.runs]
     unknown = {cost.step.text for cost in ran if cost.seconds is None}
-    return Gain(commits, _work(one), _work(other), len(unknown))
+    before, after = ([cost for cost in lines if cost.step.instruction == "RUN"] for lines in (one, other))
+    return Gain(commits, _work(before), _work(after), len(unknown), (before, after))
 
 
-def _work(lines: Sequence[Cost]) -> Work:
-    ran = [cost for cost in lines if cost.step.instruction == "RUN"]
+def _work(ran: Sequence[Cost]) -> Work:
     return Work(sum(cost.runs for cost in ran), sum(cost.runs * (cost.seconds or 0.0) for cost in ran))

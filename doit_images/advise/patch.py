@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from doit_images.core.inputs import syntax
 from doit_images.core.inputs.instructions import Instruction, parse, texts
@@ -13,13 +14,15 @@ from doit_images.core.inputs.instructions import Instruction, parse, texts
 @dataclass(frozen=True)
 class Patch:
     """What a ``rule`` proposes for a Dockerfile, because of the instruction in this ``line``: the new text, and why.
-    ``removes`` are the paths of the image that it means to remove, with all below them, each with the reason."""
+    ``removes`` are the paths of the image that it means to remove, with all below them, each with the reason.
+    ``others`` are the new texts of further files, which may be new themselves, by absolute paths."""
 
     rule: str
     line: int
     why: str
     text: str
     removes: Mapping[str, str] = field(default_factory=dict)
+    others: Mapping[Path, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,8 @@ def moved(text: str, span: Span, above: Span, first: Sequence[str] = ()) -> str:
     return "".join([*lines[: above.first], *new, *lines[span.last + 1 :]])
 
 
-def difference(before: str, patch: Patch, name: str) -> str:
-    """A patch as ``git apply`` takes it."""
-    pair = (before.splitlines(keepends=True), patch.text.splitlines(keepends=True))
-    return "".join(difflib.unified_diff(*pair, f"a/{name}", f"b/{name}"))
+def difference(before: str | None, after: str, name: str) -> str:
+    """What becomes of a file, None for one that is new, as ``git apply`` takes it."""
+    pair = ((before or "").splitlines(keepends=True), after.splitlines(keepends=True))
+    lines = difflib.unified_diff(*pair, "/dev/null" if before is None else f"a/{name}", f"b/{name}")
+    return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)

@@ -64,14 +64,14 @@ class Before(NamedTuple):
 
 def before(run: Run, inputs: ImageInputs) -> Before:
     """Build an image twice as it is, without any cache. ``UserError`` where it cannot be built."""
-    return Before(*(_held(run, inputs, inputs.dockerfile_text) for _ in range(2)))
+    return Before(*(_held(run, inputs) for _ in range(2)))
 
 
 def prove(run: Run, inputs: ImageInputs, before: Before, patches: Sequence[Patch]) -> Proof:
-    """Build an image with the text of the last of these patches, each of which builds on the one before, without any
-    cache, and compare it with the image as it was ``before`` them all."""
+    """Build an image as it is made with these patches (``inputs``), without any cache, and compare it with the image as
+    it was ``before`` them all."""
     try:
-        patched = _held(run, inputs, patches[-1].text)
+        patched = _held(run, inputs)
     except UserError as error:
         return Proof(Verdict.FAILS, (str(error),))
     return compared(before, patched, {path: why for patch in patches for path, why in patch.removes.items()})
@@ -154,7 +154,7 @@ def _differ(one: Tree, other: Tree) -> dict[str, None]:
     return dict.fromkeys(path for path in sorted({*one, *other}) if one.get(path) != other.get(path))
 
 
-def _held(run: Run, inputs: ImageInputs, text: str) -> Held:
-    with aside.image(run, inputs, text, ["--no-cache"], called="advise") as ref:
+def _held(run: Run, inputs: ImageInputs) -> Held:
+    with aside.image(run, inputs, inputs.dockerfile_text, ["--no-cache"], called="advise") as ref:
         content = content_of(ref, leading_to(run.engine.address))
         return Held(files_of(content.layers), aside.configuration(run.engine, ref), content.layers)

@@ -24,6 +24,7 @@ from doit_images.ci.commits import Look, WorkingCopy
 from doit_images.ci.since import place
 from doit_images.core.base import commands, leftovers
 from doit_images.core.base.errors import UserError
+from doit_images.core.inputs import resolver
 from doit_images.core.inputs.image_inputs import ImageInputs
 
 _COPIES = ("COPY", "ADD")
@@ -34,7 +35,8 @@ NO_TEXTS: Mapping[str, str] = MappingProxyType({})
 class Cost:
     """What one line cost: in how many of the ``commits`` it would have ``run``, and of these how often needlessly;
     ``because`` counts the lines that made it run, its own and that of its ``FROM`` included, ``needless_because`` those
-    of needless runs, and ``paths`` the changed files that did. ``seconds`` is how long one run takes, None where the
+    of needless runs, and ``paths`` the changed files that did. ``ran`` are the numbers of these commits, the oldest 0.
+    ``seconds`` is how long one run takes, None where the
     history does not know."""
 
     image: str
@@ -45,6 +47,7 @@ class Cost:
     because: Counter[int] = field(default_factory=Counter)
     needless_because: Counter[int] = field(default_factory=Counter)
     paths: Counter[str] = field(default_factory=Counter)
+    ran: set[int] = field(default_factory=set)
     seconds: float | None = None
 
     @property
@@ -72,26 +75,33 @@ class _At:
     runs: Sequence[_Run] = ()
 
 
-def costs(copy: WorkingCopy, commits: int, texts: Mapping[str, str] = NO_TEXTS) -> tuple[list[Cost], int]:
+def costs(
+    copy: WorkingCopy,
+    commits: int,
+    texts: Mapping[str, str] = NO_TEXTS,
+    ignores: Mapping[Path, str] = resolver.NO_TEXTS,
+) -> tuple[list[Cost], int]:
     """What each line of each image cost over so many commits before ``HEAD``, along first parents, the image's lines in
     order; and how many commits that are: a repository may have fewer, and commits whose project cannot be read are
-    passed over. ``texts``: the Dockerfiles, by image, that these have at every commit, in place of their own; then only
-    these images are looked at. Raises ``UserError`` where there is no repository, or the project at ``HEAD`` cannot be
-    read."""
+    passed over. ``texts``: the Dockerfiles, by image, that these have at every commit, in place of their own, and then
+    only these images are looked at; ``ignores``: its ignore files, by their paths of today. Raises ``UserError`` where
+    there is no repository, or the project at ``HEAD`` cannot be read."""
     here = copy.files[0].parent
     place(here, "--show-toplevel")
     argv = ["git", "-C", str(here), "rev-list", "--first-parent", f"--max-count={commits + 1}", "HEAD"]
     listed = commands.run(argv).checked("git cannot list the commits").stdout.split()[::-1]
-    return _replayed(copy, listed, texts)
+    return _replayed(copy, listed, texts, ignores)
 
 
 def between(copy: WorkingCopy, before: str, after: str) -> list[Cost]:
     """The lines that would run needlessly at a commit, or a tree, where all of another one was built. Raises
     ``UserError`` where one of them cannot be read."""
-    return [cost for cost in _replayed(copy, [before, after], NO_TEXTS)[0] if cost.needless]
+    return [cost for cost in _replayed(copy, [before, after], NO_TEXTS, resolver.NO_TEXTS)[0] if cost.needless]
 
 
-def _replayed(copy: WorkingCopy, listed: Sequence[str], texts: Mapping[str, str]) -> tuple[list[Cost], int]:
+def _replayed(
+    copy: WorkingCopy, listed: Sequence[str], texts: Mapping[str, str], ignores: Mapping[Path, str]
+) -> tuple[list[Cost], int]:
     """The costs over these commits, the oldest first, and how many of them come after the first that can be read."""
     here = copy.files[0].parent
     top, git_dir = place(here, "--show-toplevel").resolve(), place(here, "--absolute-git-dir")
@@ -99,6 +109,7 @@ def _replayed(copy: WorkingCopy, listed: Sequence[str], texts: Mapping[str, str]
     built: dict[str, set[str]] = {}
     with leftovers.folder("advise-") as scratch:
         look = Look(copy, top, scratch.resolve() / top.name)
+        look.texts = {look.root / os.path.relpath(path.resolve(), top): text for path, text in ignores.items()}
         for commit in listed:
             try:
                 images = look.see(Source(git_dir, commit)).images
@@ -196,7 +207,7 @@ def _summed(name: str, states: Sequence[Mapping[str, _At]]) -> Iterator[Cost]:
         at: Cost(name, step, len(states) - 1) for at, step in enumerate(last) if step.instruction in (*_COPIES, "RUN")
     }
     today = {at: at for at in range(len(last))}  # by the place at that commit
-    for state, later in zip(reversed(states), [None, *reversed(states)], strict=False):
+    for number, (state, later) in enumerate(zip(reversed(states), [None, *reversed(states)], strict=False), 2):
         if name not in state:
             break
         if later is not None:
@@ -206,6 +217,7 @@ def _summed(name: str, states: Sequence[Mapping[str, _At]]) -> Iterator[Cost]:
             if run.at in today and (cost := found.get(today[run.at])):
                 lines = [last[today[one]].line for one in run.roots if one in today]
                 cost.runs += 1
+                cost.ran.add(len(states) - number)
                 cost.needless += run.needless
                 cost.because.update(lines)
                 cost.needless_because.update(lines if run.needless else [])

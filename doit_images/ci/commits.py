@@ -16,7 +16,7 @@ from doit_images.core.compose.stack import Compose, Unset
 from doit_images.core.engine.client import host_platform
 from doit_images.core.inputs import policy
 from doit_images.core.inputs.image_inputs import ImageInputs
-from doit_images.core.inputs.resolver import InputResolver
+from doit_images.core.inputs.resolver import NO_TEXTS, InputResolver
 
 _ENV = re.compile(r"(^|/)(\.env|[^/]+\.env|\.env\.[^/]+)$")
 _MISSING = 20  # so often Compose may ask for one more file
@@ -77,6 +77,8 @@ class Look:
         self._files[0].parent.mkdir(parents=True)
         self._environ = dict(copy.environ)
         self.without_value: dict[str, str] = {}
+        self.texts: Mapping[Path, str] = NO_TEXTS
+        """What Dockerfiles and ignore files say at every commit, by absolute paths, in place of what they do."""
 
     def see(self, source: Source) -> Seen:
         """What each image of the project is made of at this commit."""
@@ -114,13 +116,13 @@ class Look:
         index = CommitIndex(commit)
         if self._resolver is None:
             self._resolver = InputResolver(project, self._copy.memory, self._environ, lambda: index)
-        self._resolver = self._resolver.of(project, lambda: index)
+        self._resolver = self._resolver.of(project, lambda: index, self.texts)
         images = self._resolver.resolve(host_platform(), lambda ref, wanted: None)
         whole = self._copy.also(project, images, There(lambda: self._config(commit), commit.digest_of))
         if len(whole.images) == len(project.images):
             return images
         commit.put(_read_by_path(commit, whole, {commit.inside(project.directory) or ""}))
-        return self._resolver.of(whole, lambda: index).resolve(host_platform(), lambda ref, wanted: None)
+        return self._resolver.of(whole, lambda: index, self.texts).resolve(host_platform(), lambda ref, wanted: None)
 
     def _project(self, commit: Commit) -> Project:
         """The project as Compose reads it. What its files name comes out of git when Compose asks for it; an env file

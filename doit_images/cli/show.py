@@ -97,9 +97,10 @@ def _advise(
     if not (commits.isascii() and commits.isdigit() and 0 < int(commits) < 100_000):
         raise UserError(f"--commits needs a whole number, not {commits!r}")
     if patch or prove or apply:
+        from doit_images.advise.proposals import Mode
         from doit_images.ui import patches_view
 
-        mode = patches_view.Mode.APPLY if apply else patches_view.Mode.PROVE if prove else patches_view.Mode.SHOW
+        mode = Mode.APPLY if apply else Mode.PROVE if prove else Mode.SHOW
         patches_view.show(run, words, int(commits), mode, as_json=as_json)
     else:
         from doit_images.ui import advise_view

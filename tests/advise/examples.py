@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from doit_images.advise.patch import Patch
 from doit_images.advise.rules import Rule
 from doit_images.advise.steps import steps_of
+from doit_images.advise.whole import Whole
 from doit_images.core.compose.image import Image
-from doit_images.core.compose.project import Project
+from doit_images.core.compose.project import Project, load
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.inputs.resolver import InputResolver
 
@@ -28,6 +30,16 @@ def resolved(folder: Path, text: str, files: Mapping[str, str]) -> ImageInputs:
     inputs = InputResolver(project, folder / ".doit-images").resolve("linux/amd64", lambda ref, some: None)["app"]
     assert not inputs.problem
     return inputs
+
+
+def whole(folder: Path, files: Mapping[str, str]) -> Whole:
+    """A project of these files, one of which is its compose.yml."""
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content.encode())
+    project = load((folder / "compose.yml",), {"PATH": os.environ["PATH"], "HOME": str(folder)})
+    resolver = InputResolver(project, folder / ".doit-images")
+    return Whole(project, resolver.resolve("linux/amd64", lambda ref, some: None), {})
 
 
 def proposed(folder: Path, rule: Rule, text: str, files: Mapping[str, str]) -> list[Patch]:

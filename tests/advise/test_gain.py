@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from doit_images.core.history.store import Build, Status, StepRecord
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning.action import Action
 from doit_images.core.run import Run
+from doit_images.ui.patches_page import Shown, page
 from tests.advise.test_replay import COMPOSE
 from tests.ci.test_since import History
 
@@ -49,7 +51,14 @@ def test_both_are_replayed_as_if_each_commit_had_had_them(history: History) -> N
     (patch,) = patches(inputs.dockerfile_text, steps_of(inputs))
     texts = {"app": (inputs.dockerfile_text, patch.text)}
     builds = [build((3, "RUN pip install -r requirements.txt", 40.0), (4, "RUN make", 2.0))]
-    assert gains(copy, 60, texts, lambda name: builds) == {"app": Gain(4, Work(6, 126.0), Work(4, 46.0), 0)}
+    told = gains(copy, 60, texts, lambda name: builds)
+    assert told == {"app": Gain(4, Work(6, 126.0), Work(4, 46.0), 0)}
+    assert [[sorted(cost.ran) for cost in lines] for lines in told["app"].lines] == [[[0, 1, 2]] * 2, [[1], [0, 1, 2]]]
+    drawn = page("x", [Shown("Dockerfile:3: rule", ["app: stays"], "-COPY <a>\n")], {"app": (told["app"], "said")})
+    strips = re.findall(r"<span class=.strip.*?>(.*?)</span>", drawn)
+    ran = [[kind == "executed" for kind in re.findall(r'class="(\w+)"', strip)] for strip in strips]
+    assert ran == [[True, True, True, False]] * 2 + [[False, True, False, False], [True, True, True, False]]
+    assert "-COPY &lt;a&gt;" in drawn
     assert gains(copy, 60, texts, lambda name: []) == {"app": Gain(4, Work(6, 0.0), Work(4, 0.0), 2)}
 
 
@@ -59,6 +68,13 @@ def test_only_images_that_have_a_patch_are_looked_at(history: History) -> None:
     copy, _ = asked(history)
     assert {cost.image for cost in costs(copy, 60)[0]} == {"app", "other"}
     assert {cost.image for cost in costs(copy, 60, {"app": TEXT})[0]} == {"app"}
+
+
+def test_an_ignore_file_is_replayed_as_if_each_commit_had_had_it(history: History) -> None:
+    copy, _ = asked(history)
+    ignores = {history.folder / ".dockerignore": "Dockerfile\n.git\napp.py\n"}
+    told = gains(copy, 60, {"app": (TEXT, TEXT)}, lambda name: [], ignores)["app"]
+    assert (told.before.runs, told.after.runs) == (6, 2), "only what is installed counts"
 
 
 def test_a_step_that_a_patch_rewrites_counts_as_it_took_before(history: History) -> None:

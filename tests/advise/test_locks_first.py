@@ -109,7 +109,7 @@ def test_git_applies_it(tmp_path: Path) -> None:
     before = "FROM base\nCOPY . .\nRUN pip install -r requirements.txt\n"
     (patch,) = proposed(tmp_path, before)
     argv = ["git", "apply", "-"]
-    text = difference(before, patch, "Dockerfile")
+    text = difference(before, patch.text, "Dockerfile")
     assert subprocess.run(argv, cwd=tmp_path / "app", input=text, text=True, check=False).returncode == 0
     assert (tmp_path / "app/Dockerfile").read_text() == patch.text
 

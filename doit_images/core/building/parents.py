@@ -60,7 +60,7 @@ def pinned(run: Run, decision: Decision) -> Iterator[PinnedParents]:
             if local_image is None:
                 raise Vanished(name)
             if name not in named:
-                path = path_of(run.project.images[name].ref)
+                path = path_of(known)
                 ref = f"{HOST}/{path}:{temporary_tag.make('parent')}"
                 pins.ids[name] = local_image.id
                 named[name] = ref

@@ -96,18 +96,19 @@ class Service:
 class Compose:
     """One Compose project, as the ``docker compose`` command is told about it: files, name ("": as the files say) and
     environment. ``only`` are the services that are meant, with what they need (default: all of the active profiles);
-    ``alone``: without that."""
+    ``alone``: without that; ``folder`` is the project's, where that is not the first file's."""
 
     files: tuple[Path, ...]
     project: str
     environ: Mapping[str, str]
     only: tuple[str, ...] = ()
     alone: bool = False
+    folder: Path | None = None
 
     @property
     def directory(self) -> Path:
         """The project's folder, where Compose looks for ``.env`` and relative paths start."""
-        return self.files[0].parent
+        return self.folder or self.files[0].parent
 
     def argv(self, *words: str) -> list[str]:
         """The command line of ``docker compose`` with these words, for this project and none else."""

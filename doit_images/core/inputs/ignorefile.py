@@ -15,7 +15,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -237,22 +237,24 @@ def rule_of(text: str, line: int = 0) -> Rule | None:
     return Rule(line, text.strip(SPACE), pattern, shows)
 
 
-def effective(context: Path, dockerfile: Path | None) -> Path | None:
+def effective(context: Path, dockerfile: Path | None, given: Collection[Path] = ()) -> Path | None:
     """The ignore file that a build reads: ``<Dockerfile>.dockerignore``, else ``.dockerignore`` of the context.
 
-    ``dockerfile`` is ``None`` for an inline Dockerfile and for a named context, which have only the second.
+    ``dockerfile`` is ``None`` for an inline Dockerfile and for a named context, which have only the second. Files that
+    are ``given`` count as there.
     """
     if dockerfile is not None:
         own = dockerfile.with_name(dockerfile.name + ".dockerignore")
-        if _readable(own, own.parent):
+        if own in given or _readable(own, own.parent):
             return own
     common = context / ".dockerignore"
-    return common if _readable(common, context) else None
+    return common if common in given or _readable(common, context) else None
 
 
-def load(path: Path | None, hidden: str = "", private: str = "") -> IgnoreFile:
-    """The rules of an ignore file (none where there is none), with those for ``hidden`` and ``private``."""
-    text = files.text(path) if path else ""
+def load(path: Path | None, hidden: str = "", private: str = "", given: Mapping[Path, str] = {}) -> IgnoreFile:
+    """The rules of an ignore file (none where there is none), with those for ``hidden`` and ``private``. A text that is
+    ``given`` counts in place of the file's."""
+    text = "" if not path else given[path] if path in given else files.text(path)
     return IgnoreFile(text, path, hidden, private)
 
 

@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from doit_images.core.base import platforms
@@ -38,6 +39,8 @@ from doit_images.core.inputs.reads import WHOLE, Copy, Reads
 from doit_images.core.inputs.selection import select
 from doit_images.core.inputs.tree import FileIndex, Tree
 from doit_images.core.inputs.view import View
+
+NO_TEXTS: Mapping[Path, str] = MappingProxyType({})
 
 
 class _Draft(NamedTuple):
@@ -73,12 +76,16 @@ class InputResolver:
         self._folder = os.path.realpath(folder)
         self._parsed = Parsed(folder / project_key(project.files, environ) / "reads.json")
         self._built_on: tuple[str, ...] = ()
+        self._given = NO_TEXTS
         self._of(project, index or (lambda: FileIndex(Path(self._folder, "contexts.sqlite3"))))
 
-    def of(self, project: Project, index: Callable[[], FileIndex] | None = None) -> InputResolver:
+    def of(
+        self, project: Project, index: Callable[[], FileIndex] | None = None, texts: Mapping[Path, str] = NO_TEXTS
+    ) -> InputResolver:
         """A resolver for another state of the project. It reuses what this one has parsed. ``index`` gives it another
-        look at the disk."""
+        look at the disk, ``texts`` what Dockerfiles and ignore files say in place of what is there."""
         other = shallow_copy(self)
+        other._given = texts
         other._of(project, index or self._new_index)
         return other
 
@@ -173,7 +180,7 @@ class InputResolver:
                 return _Draft(image, declaration.local_text(image), declaration.unseen(image), platforms=targets)
             text = self._texts.get(image.name)
             if text is None:
-                text = self._texts[image.name] = dockerfile_text(image)
+                text = self._texts[image.name] = self._given.get(Path(image.dockerfile)) or dockerfile_text(image)
             reads = self._reads(image, text, targets, inherited)
             return _Draft(image, text, reads, platforms=targets)
         except UserError as error:
@@ -319,7 +326,7 @@ class InputResolver:
             root = Path(image.contexts[label] if label else image.context)
             dockerfile = Path(image.dockerfile) if not label and image.dockerfile else None
             made = "" if label else self._made  # a named one has the ignore file that it has
-            view = self._view(root, where, ignorefile.effective(root, dockerfile), made)
+            view = self._view(root, where, ignorefile.effective(root, dockerfile, self._given), made)
             if view.ignore.path:
                 texts[str(view.ignore.path)] = view.ignore.text
             ours = [copy for copy in copies if copy.context == label]
@@ -341,7 +348,7 @@ class InputResolver:
                 )
             named = (ours, os.path.relpath(private, tree.root) if private else "..")
             hidden = ["" if name == ".." or name.startswith("../") else name for name in named]
-            self._views[key] = View(tree, ignorefile.load(ignore, *hidden))
+            self._views[key] = View(tree, ignorefile.load(ignore, hidden[0], hidden[1], self._given))
         return self._views[key]
 
 

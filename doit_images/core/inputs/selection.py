@@ -54,6 +54,10 @@ class Selection:
             self._digest = total.hexdigest()
         return self._digest
 
+    def sources(self) -> list[str]:
+        """What is asked for by its path (``""``: the whole context), and what lies on the way there."""
+        return [item.path for item in self._items if item.path or item.whole]
+
     def files(self) -> list[str]:
         """The paths of the regular files among the inputs, each once; what else ``entries`` tells is not looked up."""
         paths: dict[str, None] = {}
