@@ -14,7 +14,6 @@ import asyncio
 import base64
 import hashlib
 import hmac
-import os
 import secrets
 import sys
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
+from pydantic import SecretStr
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
@@ -38,6 +38,10 @@ READS = {"memory": "auth.deleted_users", "orchestrator": "auth.deleted_users"}
 
 class MigrationSettings(ServiceSettings, PostgresSettings):
     """What a migration is told."""
+
+    auth_store_password: SecretStr = SecretStr("")
+    memory_store_password: SecretStr = SecretStr("")
+    orchestrator_store_password: SecretStr = SecretStr("")
 
 
 def role(service: str) -> str:
@@ -119,10 +123,8 @@ def main() -> None:
         version = " ".join(sys.argv[2:])
         sys.exit(0 if known(version) else f"the tables are of version {version}, {NEWER}")
     settings = load(MigrationSettings)
-    passwords = {one: os.environ.get(f"{one.upper()}_STORE_PASSWORD", "") for one in SCHEMAS}
-    if empty := [
-        one.upper() for one, password in passwords.items() if not password or password.startswith("change-me")
-    ]:
+    passwords = {one: getattr(settings, f"{one}_store_password").get_secret_value() for one in SCHEMAS}
+    if empty := [one.upper() for one, given in passwords.items() if not given or given.startswith("change-me")]:
         sys.exit("Refusing to start.\n" + "\n".join(f"{one}_STORE_PASSWORD: Field required" for one in empty))
     try:
         version = asyncio.run(migrate(settings, passwords))

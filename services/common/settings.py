@@ -6,6 +6,8 @@ variable counts as not set.
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -61,13 +63,20 @@ class RedisSettings(Environment):
 
 
 def load[S: ServiceSettings](settings: type[S]) -> S:
-    """Read ``settings`` from the environment.
+    """Read ``settings`` from the environment; ``NAME_FILE`` there is a file that holds what ``NAME`` would.
 
     Ends the process with status 1 and one sentence for each variable that is missing or wrong. The
     sentence names the variable and what would be accepted, never the value: it may be a secret.
     """
+    given = {}
+    for name in settings.model_fields:
+        if path := os.environ.get(variable := f"{name.upper()}_FILE"):
+            try:
+                given[name] = Path(path).read_text().strip()
+            except OSError as error:
+                raise SystemExit(f"Refusing to start.\n{variable}: cannot be read ({error.strerror})") from None
     try:
-        return settings()
+        return settings(**given)
     except ValidationError as error:
         sentences = [
             f"{'_'.join(map(str, problem['loc'])).upper()}: {problem['msg'].removeprefix('Value error, ')}"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from common.settings import PostgresSettings, RedisSettings, ServiceSettings, load
@@ -44,3 +46,15 @@ def test_a_wrong_value_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_password_is_shown() -> None:
     settings = Both(postgres_password="hunter2", redis_password="hunter3")  # type: ignore[arg-type]
     assert "hunter" not in repr(settings)
+
+
+def test_secrets_come_from_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As Compose mounts them, so that no inspection of a container shows them."""
+    (tmp_path / "postgres").write_text("from a file\n")
+    monkeypatch.setenv("POSTGRES_PASSWORD", "")
+    monkeypatch.setenv("REDIS_PASSWORD", "b")
+    monkeypatch.setenv("POSTGRES_PASSWORD_FILE", str(tmp_path / "postgres"))
+    assert load(Both).postgres_password.get_secret_value() == "from a file"
+    monkeypatch.setenv("POSTGRES_PASSWORD_FILE", str(tmp_path / "nothing"))
+    with pytest.raises(SystemExit, match="POSTGRES_PASSWORD_FILE: cannot be read"):
+        load(Both)
