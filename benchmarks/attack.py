@@ -3,7 +3,7 @@
 .venv/bin/python benchmarks/attack.py [--seconds 15]
 
 Starts a stack of its own with the edge (``COMPOSE_PROFILES=edge doit build_optimized`` first), and removes it. Some
-people use it all the time, a request every 0.2 seconds each (verify, search, a session), and log in and out. The
+people use it all the time, a request every 0.2 seconds each (verify, search, session, chat), and log in and out. The
 attackers are a process of their own at the lowest priority, and their packets go to the containers as those from
 another machine do, not over loopback, where a program of the engine copies each byte: if they came from there, neither
 program would take the services' processor.
@@ -11,9 +11,14 @@ program would take the services' processor.
 - **bulk**: a user keeps as much as the services take
 - **heads**: 97 MB of headers on a connection, again and again
 - **half-sent**: 400 connections whose requests never end, each opened anew when it is closed
+- **bodies**: as many whose heads are whole, and whose bodies stop after 110 bytes
+- **leavers**: a user asks a slow model and leaves after a second, 24 times side by side
+- **deletes**: a user asks a slow model, and deletes what is asked while the model is at it
+- **flood**: a user asks 100 things at once, again and again
 - **guessing**: log-ins with wrong passwords, each with another ``X-Forwarded-For``
 
-Heads and half-sent requests go to the edge and to the services themselves, guessing to the edge, bulk to the service.
+Heads, half-sent requests and bodies go to the edge and to the services themselves, guessing to the edge, the rest to
+the service.
 A wrong answer to those who use it ends the run.
 """
 
@@ -54,6 +59,8 @@ if TYPE_CHECKING:
 PEOPLE = 6
 EACH_SECONDS = 0.2
 HALF_SENT = 400
+CHAT = "/v1/chat/completions"
+KINDS = ("bulk", "heads", "half-sent", "bodies", "leavers", "deletes", "flood", "guessing")
 HEADERS = b"".join(b"X-%d: %s\r\n" % (number, b"a" * 950) for number in range(64))
 TARGET = 2
 """At most so many times as long as without an attack."""
@@ -114,15 +121,49 @@ async def half_sent(at: Door) -> None:
     writer.close()
 
 
-async def asked(at: Door, method: str, path: str, headers: Mapping[str, str], body: bytes) -> None:
-    """One request on a connection of its own."""
+async def half_a_body(at: Door) -> None:
+    """Begin a body, and wait until the other side has had enough."""
+    reader, writer = await at.open()
+    writer.write(b"POST /token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n" + b"x" * 110)
+    while await reader.read(65_536):
+        pass
+    writer.close()
+
+
+async def asked(at: Door, method: str, path: str, headers: Mapping[str, str], body: bytes = b"") -> bytes:
+    """What is answered to one request on a connection of its own, which is closed also for who stops waiting."""
     reader, writer = await at.open()
     lines = {"Host": "localhost", "Connection": "close", "Content-Length": str(len(body)), **headers}
     head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
     writer.write(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + body)
-    while await reader.read(65_536):
-        pass
-    writer.close()
+    try:
+        return await reader.read(-1)
+    finally:
+        writer.close()
+
+
+def chat(model: str) -> bytes:
+    """A question to ``model``, as OpenAI's clients send it."""
+    return json.dumps(
+        {"model": model, "messages": [{"role": "user", "content": "When does the train leave?"}]}
+    ).encode()
+
+
+async def leave(at: Door, headers: Mapping[str, str], seconds: float = 1) -> None:
+    """Ask the slow model, and leave."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await asked(at, "POST", CHAT, headers, chat("slow"))
+
+
+async def delete(at: Door, headers: Mapping[str, str]) -> None:
+    """Ask the slow model, and delete what is asked meanwhile."""
+    asking = asyncio.create_task(leave(at, headers, 30))
+    await asyncio.sleep(0.5)
+    listed = await asked(at, "GET", "/tasks", headers)
+    for task in json.loads(listed.partition(b"\r\n\r\n")[2])["tasks"]:
+        await asked(at, "DELETE", f"/tasks/{task['id']}", headers)
+    await asking
 
 
 def attack(kind: str, urls: Mapping[str, str], user: Mapping[str, str], counter: Synchronized[int]) -> None:
@@ -143,16 +184,23 @@ def attack(kind: str, urls: Mapping[str, str], user: Mapping[str, str], counter:
         session = secrets.token_hex(4)
         await asked(services[1], "POST", f"/sessions/{session}/messages", as_json, text)
 
+    async def flood() -> None:
+        await asked(services[2], "POST", CHAT, as_json, chat("echo"))
+
     every: dict[str, list[Callable[[], Awaitable[None]]]] = {
         "bulk": [keep] * 8,
         "heads": [partial(heads, at) for at in (edge, *services)],
         "half-sent": [partial(half_sent, at) for at in (edge, *services) for _ in range(HALF_SENT // 4)],
+        "bodies": [partial(half_a_body, at) for at in (edge, *services) for _ in range(HALF_SENT // 4)],
+        "leavers": [partial(leave, services[2], as_json)] * 24,
+        "deletes": [partial(delete, services[2], as_json)] * 8,
+        "flood": [flood] * 100,
         "guessing": [guess] * 8,
     }
 
     async def again(act: Callable[[], Awaitable[None]]) -> None:
         while True:
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            with contextlib.suppress(OSError, ValueError, LookupError):  # cut off, or refused in other words
                 await act()
             counter.value += 1
             await asyncio.sleep(0.005)
@@ -204,10 +252,12 @@ def log_in_and_out(auth: str, user: Mapping[str, str]) -> None:
 def tried(urls: Mapping[str, str], attacked: Mapping[str, str], seconds: float) -> list[load.Figures]:
     """The figures without an attack, then during each, with a pause between."""
     requests, user, attacker = load.prepare(urls), *(new_user(urls["AUTH_URL"]) for _ in range(2))
+    as_json = {"Authorization": user["token"], "Content-Type": "application/json"}
+    requests.append(load.Request("chat", urls["ORCHESTRATOR_URL"] + CHAT, as_json, chat("echo"), b"You asked"))
     used(requests, 2, "warming up")
     rows = [used(requests, seconds, "none")]
     forking = multiprocessing.get_context("spawn")
-    for kind in ("bulk", "heads", "half-sent", "guessing"):
+    for kind in KINDS:
         print(f"{kind} …", file=sys.stderr)
         counter = forking.Value("i", 0, lock=False)
         attackers = forking.Process(target=attack, args=(kind, dict(attacked), attacker, counter), daemon=True)
