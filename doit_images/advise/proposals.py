@@ -63,9 +63,8 @@ class Proposals:
         self._good: dict[str, list[Patch]] = defaultdict(list)
 
     def of(self, images: Sequence[str], words: Sequence[str]) -> Iterator[Proposal]:
-        """The patches for these images (none: all) by the rules that the words name (none: all). Where they are to be
-        applied, a good one is written once the next is asked for. Raises ``UserError``, also where a file that would be
-        written is not as the commit has it."""
+        """The patches for these images (none: all) by the rules that the words name (none: all). Raises
+        ``UserError``, also where a file that would be written is not as the commit has it."""
         own, projects = rules.named(words)
         names = [self.run.project.image(name).name for name in images] or list(self.run.project.images)
         for inputs in self._by_dockerfile(names):
@@ -157,9 +156,13 @@ class Proposals:
         self.texts |= texts
         for name in concerned:
             self._good[name].append(patch)
-        if self._mode is Mode.APPLY:
-            for file, text in texts.items():
-                files.write(file, text)
+
+    def write(self) -> list[str]:
+        """Write what the good patches make of files; their names. Only when all are proved: an image may copy such a
+        file, and that is no difference."""
+        for file, text in self.texts.items():
+            files.write(file, text)
+        return [self._shown(file) for file in self.texts]
 
     def _by_dockerfile(self, names: Sequence[str]) -> list[list[ImageInputs]]:
         found: dict[str, list[ImageInputs]] = defaultdict(list)

@@ -34,8 +34,8 @@ def show(run: Run, words: Sequence[str], commits: int, mode: Mode, *, as_json: b
         found.append(proposal)
         if not as_json:
             _print(proposal)
-        if mode is Mode.APPLY and proposal.is_good:
-            print(f"writes {', '.join(proposal.changes)}", file=sys.stderr)
+    for name in proposals.write() if mode is Mode.APPLY else ():
+        print(f"wrote {name}", file=sys.stderr)
     saved, unknown = _saved(proposals, commits)
     if as_json:
         told = {

@@ -236,6 +236,7 @@ def test_a_cache_mount_is_proved(lab: Lab, busybox: str, option: str, proof: str
 
 OWNED = """\
 FROM tst-busybox:1
+COPY Dockerfile /kept
 COPY tree /fresh
 RUN chown -R 5:6 /fresh && chmod -R 700 /fresh
 WORKDIR /made
@@ -250,6 +251,7 @@ RUN chown -R 5:5 /bin
 
 APPLIED = """\
 FROM tst-busybox:1
+COPY Dockerfile /kept
 COPY --chown=5:6 --chmod=700 tree /fresh
 RUN chmod 700 /fresh
 WORKDIR /made
