@@ -43,6 +43,8 @@ _COMPARED = ("benchmarks/scenarios.py", "benchmarks/side_by_side.py", "benchmark
 _COMPARE = ("-m", "doit", "compare_performance", "--json", "--repeat", "5")
 
 FIGURES = {
+    "advised": _script("advised", "doit_images/advise", *_IMAGES),
+    "advised_public": _script("advised_public", "doit_images/advise", needs="clones of public repositories"),
     "attack": _script("attack", "services", "docker"),
     "compare_performance": Figure(_COMPARED, _COMPARE, printed=True),
     "compare_performance_testing": Figure(_COMPARED, (*_COMPARE, *_NEWEST), printed=True),

@@ -19,5 +19,5 @@ def test_a_patch_counts_by_its_worst_verdict_and_says_why_it_was_left() -> None:
     good = figures({"patches": [], "saved": {}}, images=1)
     text = markdown({"a/b": {**row, "run": "then"}, "c/d": {**good, "run": "then"}})
     assert "| a/b | 2 | 3 | 1 same, 1 same but for, 1 fails | 60 | 30 | 10 | 3.0 | then |" in text
-    assert "| c/d | 1 | 0 | the file is good |" in text
-    assert "the median of those with a patch that counts: 3.0 ×" in text
+    assert "| c/d | 1 | 0 | no patch known |" in text
+    assert "the median where it is known: 3.0 × (goal: 2 ×, met)" in text
