@@ -24,8 +24,7 @@ type Chore = Callable[[], Awaitable[None]]
 
 @asynccontextmanager
 async def running(database: Database, everywhere: Mapping[str, Chore], **chores: Chore) -> AsyncIterator[None]:
-    """Do the ``chores`` once in ``SECONDS``, in one process of those that share the ``database``; those that are to be
-    done ``everywhere``, in each."""
+    """Do the ``chores`` once in ``SECONDS`` in one process of all with this ``database``, ``everywhere`` in each."""
 
     async def do(chores: Mapping[str, Chore]) -> None:
         for name, chore in chores.items():

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from types import FrameType
+from weakref import WeakValueDictionary
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -130,13 +131,13 @@ class Runs:
         self._settings = settings
         self._runs: dict[uuid.UUID, Run] = {}
         self._coming: list[uuid.UUID] = []  # whose tasks are being kept
+        self._turns: WeakValueDictionary[uuid.UUID, asyncio.Lock] = WeakValueDictionary()
         self._wake = asyncio.Event()
         self._draining: asyncio.Task[None] | None = None
 
     @asynccontextmanager
     async def running(self, database: Database) -> AsyncIterator[None]:
-        """Look after the queue. From the signal that says stop nothing is begun: what waits is left to others, or to
-        ourselves when we are back, and so is at the end what is not answered in the model's time."""
+        """Look after the queue. From the signal that says stop nothing is begun; what waits is left to others."""
         looking, loop = asyncio.create_task(self._look(database)), asyncio.get_running_loop()
         usual = signal.getsignal(signal.SIGTERM)
 
@@ -191,17 +192,18 @@ class Runs:
         self.check(owner.user_id)
         self._coming.append(owner.user_id)
         try:
-            await self.spending.check(owner.user_id)
-            lease = datetime.now(UTC) + timedelta(seconds=LEASE_SECONDS)
-            more = {"worker": self._places.worker, "lease_until": lease, "username": owner.username}
-            await self._tasks.add(task, owner.user_id, token=None if work else owner.token, **more)
+            # One by one: who waits for the user's lock in PostgreSQL keeps a connection that others need.
+            async with self._turns.setdefault(owner.user_id, asyncio.Lock()):
+                await self.spending.check(owner.user_id)
+                lease = datetime.now(UTC) + timedelta(seconds=LEASE_SECONDS)
+                more = {"worker": self._places.worker, "lease_until": lease, "username": owner.username}
+                await self._tasks.add(task, owner.user_id, token=None if work else owner.token, **more)
         finally:
             self._coming.remove(owner.user_id)
         return self._begin(task, owner, work)
 
     def check(self, user_id: uuid.UUID) -> None:
-        """Raise 429 when the tasks that the user has here are too many already: that asks nobody else. 503 when we
-        stop."""
+        """Raise 429 when the user has too many tasks here already: that asks nobody else. 503 when we stop."""
         if self._draining:
             raise Stopped
         here = (*self._coming, *(run.owner.user_id for run in self._runs.values()))

@@ -18,6 +18,8 @@ from neighbours import Neighbour, bearer
 from test_orchestrator_api import ask, background, spent, states
 from test_orchestrator_process import orchestrator
 
+from common import metrics
+
 type Start = Callable[..., Awaitable[httpx.AsyncClient]]
 CHAT: dict[str, Any] = {"model": "echo", "messages": [{"role": "user", "content": "Which colour?"}]}
 SERVE = "/v1/chat/completions"
@@ -206,6 +208,8 @@ async def test_overload_by_one_user_is_no_outage(
         return usual(*asked)
 
     monkeypatch.setattr(auth, "answer", slow)
+    in_use: list[int] = []
+    monkeypatch.setattr(metrics.CONNECTIONS.labels("PostgreSQL"), "set", in_use.append)
     http = await started(app(database, model_url=url_of(holding), metrics_token="metrics"))
     user = {"X-API-Key": f"vls_good-{uuid.uuid4()}"}
     flood = [
@@ -224,6 +228,7 @@ async def test_overload_by_one_user_is_no_outage(
             await asyncio.sleep(0.1)
     assert [path for _, path, _, _ in auth.requests].count("/exchange") <= 3  # two services
     told = (await http.get("/metrics", headers={"Authorization": "Bearer metrics"})).text
+    assert max(in_use) < 10, "who waits for the turn of one user keeps what others need"
     assert counted(told, 'swarm_refused_total{why="tasks"}') >= 500 - 32
     assert 'swarm_unavailable_total{what="The auth service"}' not in told
     await forget(http, user)
