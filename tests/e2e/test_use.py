@@ -212,7 +212,7 @@ def test_openais_interface(stack: Stack, alice: Person) -> None:
     assert answer.status_code == 200, answer.text
     assert answer.json()["choices"][0]["message"]["content"].startswith("You asked: Which colour?")
     refused = stack.orchestrator.post("/v1/chat/completions", json={**asked, "model": "gpt-9"}, headers=key)
-    assert (refused.status_code, refused.json()["error"]["code"]) == (404, "not_found")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (404, "model_not_found")
     # A key that may ask the model may not read memories, here neither.
     assert stack.memory.post("/search", json={"query": "a"}, headers=key).status_code == 403
     remembering = {"X-Swarm-Memory": "on", "X-Swarm-Session": "v1"}
