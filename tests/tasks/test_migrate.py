@@ -446,7 +446,7 @@ that a later migration adds is named, so none can be forgotten. Users come first
 
 
 def older() -> str:
-    [first] = re.findall(r'^STATEMENTS = """(.*?)"""', FIRST.read_text(), re.DOTALL | re.MULTILINE)
+    [first] = re.findall(r'^upgrade = upgrading\("""(.*?)"""', FIRST.read_text(), re.DOTALL | re.MULTILINE)
     return OLDER.format(first=first)
 
 
