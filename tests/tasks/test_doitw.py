@@ -439,6 +439,25 @@ def test_an_engine_that_does_not_start_is_said_with_its_log(machine: Path) -> No
 
 
 @pytest.mark.engine
+@pytest.mark.parametrize(
+    ("process", "kept"),
+    [("sleep", ""), ("dockerd", "/run/docker.pid")],
+    ids=["another process", "an engine that starts"],
+)
+def test_the_number_of_a_killed_engine_is_removed_once_another_process_has_it(
+    machine: Path, process: str, kept: str
+) -> None:
+    """dockerd would say that containerd "is still running", wait for it, and end."""
+    (machine / "stubs/setsid").write_text("#!/bin/sh\nls /run/docker.pid /run/docker/containerd/* >>/log; : >/started\n")
+    (machine / "stubs/setsid").chmod(0o755)
+    run_it = f"cp /usr/bin/tail /tmp/{process}; /tmp/{process} -f /dev/null & echo $! >/run/docker.pid;"
+    left = "mkdir -p /run/docker/containerd; echo 1 >/run/docker/containerd/containerd.pid;"
+    status, said, log = doitw(machine, "plan", before=run_it + left)
+    assert status == 0, said
+    assert [line for line in log.splitlines() if line.startswith("/run")] == kept.split()
+
+
+@pytest.mark.engine
 @pytest.mark.usefixtures("quick")
 def test_an_engine_that_answers_is_not_even_asked(repo: Path, tmp_path: Path) -> None:
     """The kernel's list of sockets tells; a call of `docker version` would take longer than everything else."""
