@@ -12,7 +12,7 @@ import tarfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from doit_images.core.base import checked_json
 from doit_images.core.engine import archives
@@ -40,7 +40,7 @@ _RULES = tuple(
         ("Perl", r"usr/(lib|share)/([\w-]+/)?perl[\w.-]*/", "remove it in a stage that is copied from"),
     )
 )  # fmt: skip
-_FORMAT = "1"  # of the file that contents are kept in: raised whenever the rules above change
+_FORMAT = "2"  # of the file that contents are kept in: raised whenever the rules above change
 _LARGEST = 5
 _WASTED = ("replaced or deleted by a later layer", "do it in one step, or in another stage")
 
@@ -53,6 +53,11 @@ class Measured:
     id: str
     size: int
     layers: tuple[Layer, ...]
+
+    @property
+    def chain(self) -> str:
+        """The name of all its layers together: the same files, whatever the engine's store calls the image."""
+        return self.layers[-1].chain if self.layers else ""
 
     @property
     def parts(self) -> dict[str, int]:
@@ -102,18 +107,18 @@ def measure_image(engine: Engine, ref: str) -> Measured | None:
 def contents_of(
     images: Sequence[Measured], kept: Path, environ: Mapping[str, str], progress: Callable[[str], None]
 ) -> dict[str, SizeReport]:
-    """What is in these images, by image id. An id never changes what it means, so that each image is read once: what
-    was found is kept in the file ``kept``."""
+    """What is in these images, by ``Measured.chain``. A chain never changes what it means, so that each is read once:
+    what was found is kept in the file ``kept``."""
     known = (checked_json.recall(kept) or {}).get(_FORMAT, {})
-    unknown = [image for image in images if image.id not in known]
-    for image_id, files in files_of(unknown, environ, progress).items():
-        known[image_id] = asdict(content_of(files))
+    unknown = [image for image in images if image.chain not in known]
+    for chain, files in files_of(unknown, environ, progress).items():
+        known[chain] = asdict(content_of(files))
     if unknown:
         checked_json.remember(kept, {_FORMAT: known})
     return {
-        image.id: SizeReport(
-            tuple(LayerFile(**file) for file in known[image.id]["largest"]),
-            tuple(Removable(**finding) for finding in known[image.id]["could_go"]),
+        image.chain: SizeReport(
+            tuple(LayerFile(**file) for file in known[image.chain]["largest"]),
+            tuple(Removable(**finding) for finding in known[image.chain]["could_go"]),
         )
         for image in images
     }
@@ -122,9 +127,9 @@ def contents_of(
 def files_of(
     images: Sequence[Measured], environ: Mapping[str, str], progress: Callable[[str], None]
 ) -> dict[str, list[LayerFile]]:
-    """The files of these images' layers by image id, from one ``docker save``; ``UserError`` with the engine's
-    words."""
-    ids = list(dict.fromkeys(image.id for image in images))
+    """The files of these images' layers by ``Measured.chain``, from one ``docker save``; ``UserError`` with the
+    engine's words."""
+    ids = list({image.chain: image.id for image in images}.values())
     if not ids:
         return {}
     with archives.written("save", *ids, environ=environ) as stream:
@@ -132,23 +137,23 @@ def files_of(
 
 
 def read_archive(stream: IO[bytes], progress: Callable[[str], None] = lambda line: None) -> dict[str, list[LayerFile]]:
-    """The files of all images in a ``docker save`` archive, by image id, layer by layer."""
+    """The files of all images in a ``docker save`` archive, by ``Measured.chain``, layer by layer."""
     layers: dict[str, list[tuple[str, int]]] = {}
-    manifest: list[dict[str, Any]] = []
+    papers: dict[str, bytes] = {}
     for member, content in archives.files_in(stream):
-        if member.name == "manifest.json":
-            manifest = json.load(content)
+        if content.peek(1)[:1] in (b"{", b"["):
+            papers[member.name] = content.read()
             continue
         try:
             with tarfile.open(fileobj=content, mode="r|*") as layer:
                 layers[member.name] = [(at.name.removeprefix("./"), at.size) for at in layer if not at.isdir()]
         except tarfile.ReadError:
-            continue  # a configuration or an index
+            continue  # what is no layer
         progress(f"read a layer of {member.size / 1e6:.0f} MB, {len(layers[member.name])} files")
     files = {}
-    for image in manifest:
-        number = image["Config"].rpartition("/")[2].removesuffix(".json")
-        files[f"sha256:{number}"] = [
+    for image in json.loads(papers["manifest.json"]):
+        made = chained((digest, 0) for digest in json.loads(papers[image["Config"]])["rootfs"]["diff_ids"])
+        files[made[-1].chain if made else ""] = [
             LayerFile(path, size, place)
             for place, name in enumerate(image["Layers"])
             for path, size in layers.get(name, ())

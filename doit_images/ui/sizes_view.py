@@ -64,14 +64,15 @@ def as_data(
     ways: tuple[str, str] = WAYS,
 ) -> dict[str, Any]:
     """All that is known of the images in ``pairs``, as plain data. ``measured`` are all images of each of the two ways
-    that the engine holds, for what they share; ``contents`` is by image id, ``ways`` is what people call the two."""
+    that the engine holds, for what they share; ``contents`` is by ``Measured.chain``, ``ways`` is what people call the
+    two."""
     images = []
     disks = [Disk({name: image.parts for name, image in way.items()}) for way in measured]
     for name, refs in pairs.items():
         before, after = found = [way.get(name) for way in measured]
         smaller = round(1 - after.size / before.size, 4) if before and after and before.size else None
         told = [
-            _image(name, image, disk, contents[image.id]) if image else {"ref": ref or None, "missing": True}
+            _image(name, image, disk, contents[image.chain]) if image else {"ref": ref or None, "missing": True}
             for ref, image, disk in zip(refs, found, disks, strict=True)
         ]
         images.append({"name": name, "smaller": smaller, **dict(zip(WAYS, told, strict=True))})

@@ -448,7 +448,9 @@ def test_the_number_of_a_killed_engine_is_removed_once_another_process_has_it(
     machine: Path, process: str, kept: str
 ) -> None:
     """dockerd would say that containerd "is still running", wait for it, and end."""
-    (machine / "stubs/setsid").write_text("#!/bin/sh\nls /run/docker.pid /run/docker/containerd/* >>/log; : >/started\n")
+    (machine / "stubs/setsid").write_text(
+        "#!/bin/sh\nls /run/docker.pid /run/docker/containerd/* >>/log; : >/started\n"
+    )
     (machine / "stubs/setsid").chmod(0o755)
     run_it = f"cp /usr/bin/tail /tmp/{process}; /tmp/{process} -f /dev/null & echo $! >/run/docker.pid;"
     left = "mkdir -p /run/docker/containerd; echo 1 >/run/docker/containerd/containerd.pid;"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import tarfile
 from collections.abc import Iterator, Mapping
 from typing import IO
@@ -33,10 +34,11 @@ def written(*words: str, environ: Mapping[str, str] | None = None) -> Iterator[I
         raise UserError(f"docker {words[0]}: {last_words(stderr) if process.returncode else wrong}")
 
 
-def files_in(stream: IO[bytes]) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
+def files_in(stream: IO[bytes]) -> Iterator[tuple[tarfile.TarInfo, io.BufferedReader]]:
     """The regular files of an archive in its order; each is to be read before the next. Raises ``tarfile.TarError`` for
     what is none."""
     with tarfile.open(fileobj=stream, mode="r|") as archive:
         for member in archive:
-            if file := archive.extractfile(member) if member.isfile() else None:
+            file = archive.extractfile(member) if member.isfile() else None
+            if isinstance(file, io.BufferedReader):
                 yield member, file

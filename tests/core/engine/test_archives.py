@@ -18,7 +18,7 @@ from doit_images.pruning import image_contents
 
 Reader = Callable[[dict[str, str], Path], Any]
 
-IMAGE: Any = SimpleNamespace(id="id")
+IMAGE: Any = SimpleNamespace(id="id", chain="")
 ENGINE: Any = SimpleNamespace(address="unix:///nowhere")
 
 
