@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from doit_images.ci.verifying.difference import Difference
-from doit_images.ci.verifying.verify import Verification, chosen, verify
+from doit_images.ci.verifying.verify import Verification, chosen, read_together, verify
 from doit_images.core.base.errors import UserError, printable
 from doit_images.core.run import Run
 
@@ -27,10 +27,12 @@ def check(run: Run, images: Sequence[str], *, rebuild: bool, asked: bool, as_jso
         asked_view.check(run, images, as_json=as_json)
         return
     verdicts = []
-    for name in chosen(run, images):
+    names = chosen(run, images)
+    contents = read_together(run, names)
+    for name in names:
         if rebuild:
             print(f"building {name} once more, without cache", file=sys.stderr)
-        verdicts.append(verify(run, name, rebuild=rebuild))
+        verdicts.append(verify(run, name, contents, rebuild=rebuild))
         if not as_json:
             print(text(verdicts[-1]), flush=True)
     if as_json:

@@ -145,7 +145,7 @@ def held(image: Model, dice: random.Random) -> Held:
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
     stream.seek(0)
-    return Held(files_of(read(stream).layers), {})
+    return Held(files_of(read(stream)[0].layers), {})
 
 
 @functools.cache

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from doit_images.ci.verifying.content import read
+from doit_images.ci.verifying import content
+from doit_images.ci.verifying.content import ImageContent
 from doit_images.ci.verifying.difference import ONLY_FIRST, Difference, differences
 from doit_images.ci.verifying.running import changes
 from tests import loopback
@@ -23,13 +24,13 @@ from tests.conftest import ROOT, Lab, docker
 
 def packed(entries: list[tuple[str, bytes, int]]) -> bytes:
     """An archive of files: path, content and time."""
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w") as archive:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
         for path, data, time in entries:
             entry = tarfile.TarInfo(path)
             entry.size, entry.mtime = len(data), time
             archive.addfile(entry, io.BytesIO(data))
-    return content.getvalue()
+    return out.getvalue()
 
 
 def saved(*layers: bytes, promised: list[bytes] | None = None, zipped: bool = False) -> io.BytesIO:
@@ -42,6 +43,11 @@ def saved(*layers: bytes, promised: list[bytes] | None = None, zipped: bool = Fa
     return io.BytesIO(
         packed([(name, data, 0) for name, data in [*blobs, ("config", config), ("manifest.json", manifest)]])
     )
+
+
+def read(stream: io.BytesIO) -> ImageContent:
+    [image] = content.read(stream)
+    return image
 
 
 ONE = packed([("a", b"1", 5), ("b", b"2", 5)])
@@ -95,16 +101,27 @@ COMPOSE = """
 name: PREFIX
 services:
   app: {image: PREFIX/app, build: {context: app}, command: [sleep, "600"]}
+  labelled: {image: PREFIX/labelled, build: {context: app, labels: {a: b}}}
 """
 
 
-def verified(lab: Lab, *words: str) -> tuple[int, dict[str, Any]]:
-    done = lab.doit("verify", "--json", *words)
+def verified(lab: Lab, *words: str, **environ: str) -> tuple[int, dict[str, Any]]:
+    done = lab.doit("verify", "--json", *words, **environ)
     assert done.stdout, done.stderr
     return done.returncode, {one["name"]: one for one in json.loads(done.stdout)["images"]}
 
 
-def test_images_and_what_runs_are_what_the_sources_give_or_it_says_what_differs(lab: Lab, busybox: str) -> None:
+def counted(folder: Path) -> str:
+    """A PATH whose docker command tells the file ``saves`` in this folder how it is called."""
+    real = shutil.which("docker")
+    (folder / "docker").write_text(f'#!/bin/sh\necho "$*" >>{folder}/saves\nexec {real} "$@"\n')
+    (folder / "docker").chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}"
+
+
+def test_images_and_what_runs_are_what_the_sources_give_or_it_says_what_differs(
+    lab: Lab, busybox: str, tmp_path: Path
+) -> None:
     app = f"FROM {busybox}\nCOPY main /app/\nRUN touch -d @1 /app/main /app\n"
     lab.write({"compose.yml": COMPOSE, "app/Dockerfile": app, "app/main": "1"})
     status, found = verified(lab)
@@ -114,8 +131,10 @@ def test_images_and_what_runs_are_what_the_sources_give_or_it_says_what_differs(
     labels = ("--label", f"com.docker.compose.project={lab.prefix}", "--label", "com.docker.compose.service=app")
     container = docker("run", "--detach", "--rm", "--init", *labels, ref, "sleep", "600").stdout.strip()
     try:
-        status, found = verified(lab)
+        saves = counted(tmp_path)
+        status, found = verified(lab, PATH=saves)
         assert (status, all(one["same"] for one in found.values())) == (0, True), found
+        assert (tmp_path / "saves").read_text().count("save ") == 1, "what images share is read once"
         assert [*found["app"]["containers"].values()] == [[]], found
         docker("exec", container, "sh", "-c", "echo 2 > /app/main; echo > /tmp/x")
         status, found = verified(lab, ref)

@@ -9,8 +9,8 @@ import gzip
 import hashlib
 import json
 import tarfile
-from collections.abc import Mapping
-from typing import IO, Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import IO, NamedTuple
 
 from doit_images.core.base.references import digest_of
 from doit_images.core.engine import archives
@@ -62,29 +62,35 @@ class ImageContent(NamedTuple):
 def content_of(image_id: str, environ: Mapping[str, str]) -> ImageContent:
     """All that an image of the engine holds. ``UserError`` with the engine's words where it cannot give it, as when it
     finds a file of a layer changed."""
-    with archives.written("save", image_id, environ=environ) as stream:
+    [content] = contents_of([image_id], environ)
+    return content
+
+
+def contents_of(image_ids: Iterable[str], environ: Mapping[str, str]) -> list[ImageContent]:
+    """The same of several images, in no order. A layer that several of them have is read once."""
+    with archives.written("save", *image_ids, environ=environ) as stream:
         return read(stream)
 
 
-def read(stream: IO[bytes]) -> ImageContent:
-    """The first image in an archive of ``docker save``. Raises ``tarfile.TarError``, ``KeyError`` and ``ValueError``
-    for what is none."""
+def read(stream: IO[bytes]) -> list[ImageContent]:
+    """The images in an archive of ``docker save``. Raises ``tarfile.TarError``, ``KeyError`` and ``ValueError`` for
+    what is none."""
     layers: dict[str, LayerContent] = {}
     papers: dict[str, bytes] = {}
-    manifest: list[dict[str, Any]] = []
     for member, file in archives.files_in(stream):
         first = file.read(2)
         if first.startswith((b"{", b"[")):
             papers[member.name] = first + file.read()
         elif layer := _layer(_Hashed(file, first)):
             layers[member.name] = layer
-    manifest = json.loads(papers["manifest.json"])
-    config = papers[manifest[0]["Config"]]
-    return ImageContent(
-        digest_of(config),
-        tuple(json.loads(config)["rootfs"]["diff_ids"]),
-        tuple(layers[name] for name in manifest[0]["Layers"]),
-    )
+    return [
+        ImageContent(
+            digest_of(papers[image["Config"]]),
+            tuple(json.loads(papers[image["Config"]])["rootfs"]["diff_ids"]),
+            tuple(layers[name] for name in image["Layers"]),
+        )
+        for image in json.loads(papers["manifest.json"])
+    ]
 
 
 class _Hashed:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from doit_images.ci.sbom import attached
 from doit_images.ci.verifying import running
-from doit_images.ci.verifying.content import ImageContent, content_of
+from doit_images.ci.verifying.content import ImageContent, content_of, contents_of
 from doit_images.ci.verifying.difference import Difference, differences
 from doit_images.ci.verifying.once_more import once_more
 from doit_images.core.base.errors import UserError
@@ -68,17 +68,29 @@ def chosen(run: Run, words: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(named)) or list(images)
 
 
-def verify(run: Run, name: str, *, rebuild: bool) -> Verification:
-    """Look at the image of this name and at the containers that run it; ``rebuild`` builds it once more. ``UserError``
-    where it cannot be built."""
+def read_together(run: Run, names: Sequence[str]) -> list[ImageContent]:
+    """What the images of these names hold that these sources gave. A layer that several have is read once. Nothing
+    where the engine cannot give one of them: ``verify`` then reads each alone, and says which."""
+    run.settings.need_engine()
+    decisions = run.planner.decisions()
+    ids = {local_image.id for name in names if (local_image := _given(decisions[name]))}
+    try:
+        return contents_of(ids, leading_to(run.engine.address)) if len(ids) > 1 else []
+    except UserError:
+        return []
+
+
+def verify(run: Run, name: str, contents: Sequence[ImageContent] = (), *, rebuild: bool) -> Verification:
+    """Look at the image of this name and at the containers that run it; ``rebuild`` builds it once more. ``contents``
+    are of images that were read before. ``UserError`` where it cannot be built."""
     run.settings.need_engine()
     decision = run.planner.decisions()[name]
-    local_image = decision.local_image if decision.action in (Action.FRESH, Action.RETAG) else None
+    local_image = _given(decision)
     differs = [] if decision.action == Action.FRESH else list(decision.reasons)
     content, documents = None, list[str]()
     if local_image:
         differs += _recorded(run, decision, local_image)
-        content, damage = _held(run, local_image)
+        content, damage = _held(run, local_image, contents)
         documents, others = _shared(run, decision, local_image)
         differs += [*damage, *others]
     rebuilt = None
@@ -97,6 +109,11 @@ def verify(run: Run, name: str, *, rebuild: bool) -> Verification:
     )
 
 
+def _given(decision: Decision) -> LocalImage | None:
+    """The image here that these sources gave."""
+    return decision.local_image if decision.action in (Action.FRESH, Action.RETAG) else None
+
+
 def _recorded(run: Run, decision: Decision, local_image: LocalImage) -> list[str]:
     """Labels can be copied onto any image; which one was built, pulled or named here is written down beside it."""
     last = record.read(run.folder, decision.name)
@@ -109,10 +126,14 @@ def _recorded(run: Run, decision: Decision, local_image: LocalImage) -> list[str
     return [f"it is not the image that was recorded here ({last.image_id[:19]}…), though it has its labels"]
 
 
-def _held(run: Run, local_image: LocalImage) -> tuple[ImageContent | None, list[str]]:
+def _held(run: Run, local_image: LocalImage, contents: Sequence[ImageContent]) -> tuple[ImageContent | None, list[str]]:
     """What the image holds, and in what that is not what its id promises."""
+    layers = _layers(run, local_image.id)
+    alike = sorted(
+        (each for each in contents if each.promised == layers), key=lambda each: each.config != local_image.id
+    )
     try:
-        content = content_of(local_image.id, leading_to(run.engine.address))
+        content = alike[0] if alike else content_of(local_image.id, leading_to(run.engine.address))
     except UserError as error:
         return None, [f"its content cannot be read: {error}"]
     damage = content.damage()
@@ -139,10 +160,16 @@ def _shared(run: Run, decision: Decision, local_image: LocalImage) -> tuple[list
 
 def _rebuilt(run: Run, decision: Decision, local_image: LocalImage, content: ImageContent) -> list[Difference]:
     with once_more(run, decision, Attempt(no_cache=True)) as image_id:
-        found = differences(content, content_of(image_id, leading_to(run.engine.address)))
+        found = []
+        if _layers(run, image_id) != content.promised:
+            found = differences(content, content_of(image_id, leading_to(run.engine.address)))
         if not found and not same(run.engine, image_id, local_image.id):
             found = [Difference(0, "", ("configuration",))]
     return found
+
+
+def _layers(run: Run, image_id: str) -> tuple[str, ...]:
+    return tuple(digest for digest, _ in run.engine.layers(image_id))
 
 
 def _containers(run: Run, decision: Decision, local_image: LocalImage | None) -> dict[str, tuple[str, ...]]:
