@@ -80,9 +80,9 @@ def figures(said: Mapping[str, Any], images: int) -> dict[str, Any]:
     verdicts, why = Counter[str](), list[str]()
     for patch in said["patches"]:
         of = {proof["verdict"]: proof for proof in patch["proofs"].values()}
-        worst = next(verdict for verdict in ("fails", "differs", "same but for", "same") if verdict in of)
+        worst = next(verdict for verdict in ("fails", "differs", "not proved", "same but for", "same") if verdict in of)
         verdicts[worst] += 1
-        if worst in ("fails", "differs"):
+        if worst in ("fails", "differs", "not proved"):
             told = ", ".join(of[worst]["differs"][:3]).splitlines()[0]
             why.append(f"{patch['rule']} in {patch['dockerfile']}:{patch['line']} {worst}: {told}")
     saved = said["saved"].values()

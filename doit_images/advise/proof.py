@@ -1,11 +1,13 @@
 """Does an image stay the same with a patch? Both are built, without any cache, and every file is compared.
 
-What differs between two builds of the Dockerfile as it is says nothing about the patch: it is told, and no more.
+What differs between two builds of the Dockerfile as it is says nothing about the patch. Where that is when something
+was made (logs, bytecode, the linker's cache) it is told, and no more; else nothing is proved, and its step is named.
 Compared are content, mode, owner, links, extended attributes and the configuration; times are not.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
@@ -23,6 +25,12 @@ from doit_images.core.run import Run
 
 _GONE, _OPAQUE, _LINK = ".wh.", ".wh..wh..opq", "hard link"
 Tree = Mapping[str, LayerEntry]
+_DATED = re.compile(
+    r"var/log/.*|var/cache/(ldconfig/aux-cache|debconf/.*)|var/lib/dpkg/status-old|etc/shadow-?"
+    r"|(.*/)?__pycache__/[^/]*\.pyc|root/\.npm/_logs/.*"
+)
+"""What holds when it was made: the sources of bytecode are compared themselves."""
+_SHELL = re.compile(r"(?<=^RUN )/bin/sh -c | # buildkit$")
 
 
 class Verdict(StrEnum):
@@ -31,14 +39,17 @@ class Verdict(StrEnum):
     SAME = "same"
     SAME_BUT = "same but for"
     """Some of what the rule says it removes is gone, and nothing else differs."""
+    NOT_PROVED = "not proved"
+    """Nothing else differs, but a step gave other bytes in the two builds without the patch."""
     DIFFERS = "differs"
     FAILS = "fails"
     """With the patch it cannot be built."""
 
 
 class Proof(NamedTuple):
-    """The verdict on a patch, the paths that differ with it (or why it fails), those that differ from build to
-    build without it, and those that are gone as a rule says, each with the reason."""
+    """The verdict on a patch, the paths that differ with it (or why it fails, or the steps because of which it is not
+    proved), those that differ from build to build without it, and those that are gone as a rule says, each with the
+    reason."""
 
     verdict: Verdict
     differs: tuple[str, ...] = ()
@@ -48,11 +59,12 @@ class Proof(NamedTuple):
 
 class Held(NamedTuple):
     """What an image holds: its files as a container sees them, its configuration, and the layers of which it is made,
-    the lowest first."""
+    the lowest first, with the ``steps`` that made them."""
 
     files: Tree
     config: Mapping[str, Any]
     layers: Sequence[LayerContent] = ()
+    steps: Sequence[str] = ()
 
 
 class Before(NamedTuple):
@@ -94,8 +106,25 @@ def compared(before: Before, patched: Held, removes: Mapping[str, str]) -> Proof
     differs = [path for path in found if path not in removed]
     if first.config != patched.config:
         differs.append("the configuration")
+    unsteady = tuple(_differ(first.files, again.files))
+    if not differs and (unproved := _unproved(before, [path for path in unsteady if path not in removed])):
+        return Proof(Verdict.NOT_PROVED, unproved, unsteady, removed)
     verdict = Verdict.DIFFERS if differs else Verdict.SAME_BUT if removed else Verdict.SAME
-    return Proof(verdict, tuple(differs), tuple(_differ(first.files, again.files)), removed)
+    return Proof(verdict, tuple(differs), unsteady, removed)
+
+
+def _unproved(before: Before, unsteady: Iterable[str]) -> tuple[str, ...]:
+    """The steps that gave other bytes in the second build, each with the first such path; when something was made
+    counts for nothing."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for path in unsteady:
+        if not _DATED.fullmatch(path):
+            held = before.first if path in before.first.files else before.again
+            steps = [step for step, layer in zip(held.steps, held.layers, strict=False) if path in layer.entries]
+            found[_SHELL.sub("", steps[-1]) if steps else "a step"].append(path)
+    return tuple(
+        f"{step}: {paths[0]}{f' and {len(paths) - 1} more' * (len(paths) > 1)}" for step, paths in found.items()
+    )
 
 
 def _is_chance(one: LayerEntry | None, again: LayerEntry | None, other: LayerEntry | None) -> bool:
@@ -157,4 +186,4 @@ def _differ(one: Tree, other: Tree) -> dict[str, None]:
 def _held(run: Run, inputs: ImageInputs) -> Held:
     with aside.image(run, inputs, inputs.dockerfile_text, ["--no-cache"], called="advise") as ref:
         content = content_of(ref, leading_to(run.engine.address))
-        return Held(files_of(content.layers), aside.configuration(run.engine, ref), content.layers)
+        return Held(files_of(content.layers), aside.configuration(run.engine, ref), content.layers, content.steps)

@@ -117,6 +117,8 @@ def _sentence(of: Proof) -> str:
         return f"cannot be built with it: {shown}"
     if of.verdict == Verdict.DIFFERS:
         return f"would be another image: {shown}{more}"
+    if of.verdict == Verdict.NOT_PROVED:
+        return f"not proved, for without the patch it is another image each time: {shown}{more}"
     unsteady = f"; {len(of.unsteady)} files differ from build to build anyway" if of.unsteady else ""
     if of.verdict == Verdict.SAME_BUT:
         gone = [f"{count} paths are gone, {why}" for why, count in Counter(of.removed.values()).items()]

@@ -43,11 +43,12 @@ class LayerContent(NamedTuple):
 
 class ImageContent(NamedTuple):
     """An image: the digest of its configuration, the layers that this names (``promised``), and those that there are,
-    from the base up."""
+    from the base up; ``steps`` says what made each of these, as far as the configuration tells."""
 
     config: str
     promised: tuple[str, ...]
     layers: tuple[LayerContent, ...]
+    steps: tuple[str, ...] = ()
 
     def damage(self) -> list[str]:
         """The layers that are not what the configuration promises, in words."""
@@ -84,13 +85,15 @@ def read(stream: IO[bytes]) -> list[ImageContent]:
         elif layer := _layer(_Hashed(file, first)):
             layers[member.name] = layer
     return [
-        ImageContent(
-            digest_of(papers[image["Config"]]),
-            tuple(json.loads(papers[image["Config"]])["rootfs"]["diff_ids"]),
-            tuple(layers[name] for name in image["Layers"]),
-        )
+        _image(papers[image["Config"]], tuple(layers[name] for name in image["Layers"]))
         for image in json.loads(papers["manifest.json"])
     ]
+
+
+def _image(config: bytes, layers: tuple[LayerContent, ...]) -> ImageContent:
+    said = json.loads(config)
+    made = tuple(each.get("created_by", "") for each in said.get("history", ()) if not each.get("empty_layer"))
+    return ImageContent(digest_of(config), tuple(said["rootfs"]["diff_ids"]), layers, made)
 
 
 class _Hashed:
