@@ -7,14 +7,17 @@ Compared are content, mode, owner, links, extended attributes and the configurat
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from itertools import takewhile
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
+from doit_images.advise import debian
+from doit_images.advise.needed import needed
 from doit_images.advise.patch import Patch
 from doit_images.ci.verifying.content import LayerContent, LayerEntry, content_of
 from doit_images.core.base.errors import UserError
@@ -59,12 +62,13 @@ class Proof(NamedTuple):
 
 class Held(NamedTuple):
     """What an image holds: its files as a container sees them, its configuration, and the layers of which it is made,
-    the lowest first, with the ``steps`` that made them."""
+    the lowest first, with the ``steps`` that made them; and by digests of files what was seen in them (``_look``)."""
 
     files: Tree
     config: Mapping[str, Any]
     layers: Sequence[LayerContent] = ()
     steps: Sequence[str] = ()
+    looked: Mapping[str, object] = {}
 
 
 class Before(NamedTuple):
@@ -90,20 +94,25 @@ def prove(run: Run, inputs: ImageInputs, before: Before, patches: Sequence[Patch
 
 
 def compared(before: Before, patched: Held, removes: Mapping[str, str]) -> Proof:
-    """The verdict on an image by what it was ``before``, and by the paths that are meant to be gone: if the Dockerfile
-    removed there what the base has, that may be back."""
+    """The verdict on an image by what it was ``before``, and by the paths that are meant to be gone (packages, where it
+    is no path): if the Dockerfile removed there what the base has, that may be back."""
     first, again = before
     found = [
         path
         for path in _differ(first.files, patched.files)
         if not _is_chance(first.files.get(path), again.files.get(path), patched.files.get(path))
     ]
-    removed = {path: why for path in found if path not in patched.files and (why := _meant(first.files, path, removes))}
+    known = [debian.Held(each.files, each.looked) for each in (first, patched)]
+    packages = debian.gone(known[0], known[1], [name for name in removes if "/" not in name])
+    paths = {path: why for path, why in removes.items() if "/" in path}
+    removed = {path: why for path in found if path not in patched.files and (why := _meant(first.files, path, paths))}
+    removed |= {path: packages[path] for path in found if path in packages}
     pairs = takewhile(lambda pair: pair[0].digest == pair[1].digest, zip(first.layers, patched.layers, strict=False))
     base = files_of(one for one, _ in pairs)
     back = [path for path in found if path not in first.files and base.get(path) == patched.files[path]]
-    removed |= {path: f"{why}, as the base has it" for path in back if (why := _meant(base, path, removes))}
+    removed |= {path: f"{why}, as the base has it" for path in back if (why := _meant(base, path, paths))}
     differs = [path for path in found if path not in removed]
+    differs += _broken(patched, [path for path in removed if path not in patched.files])
     if first.config != patched.config:
         differs.append("the configuration")
     unsteady = tuple(_differ(first.files, again.files))
@@ -111,6 +120,24 @@ def compared(before: Before, patched: Held, removes: Mapping[str, str]) -> Proof
         return Proof(Verdict.NOT_PROVED, unproved, unsteady, removed)
     verdict = Verdict.DIFFERS if differs else Verdict.SAME_BUT if removed else Verdict.SAME
     return Proof(verdict, tuple(differs), unsteady, removed)
+
+
+def _broken(patched: Held, gone: Sequence[str]) -> list[str]:
+    """What stays and needs what is gone, in words: a library by its name, wherever that was, or what runs a script."""
+    names = {PurePosixPath(path).name for path in gone} | {f"/{path}" for path in gone}
+    found = []
+    for path, entry in patched.files.items():
+        needs = patched.looked.get(entry.digest) if entry.digest else None
+        if entry.kind == "link":
+            needs = (posixpath.normpath(posixpath.join("/", posixpath.dirname(path), entry.target)),)
+        if isinstance(needs, tuple):
+            found += [f"{path} needs {need}" for need in needs if need in names]
+    return found
+
+
+def _look(path: str, file: IO[bytes]) -> object | None:
+    """The text of what the package manager says, of other files what they need."""
+    return file.read().decode(errors="replace") if debian.KEPT.fullmatch(path) else needed(file) or None
 
 
 def _unproved(before: Before, unsteady: Iterable[str]) -> tuple[str, ...]:
@@ -185,5 +212,8 @@ def _differ(one: Tree, other: Tree) -> dict[str, None]:
 
 def _held(run: Run, inputs: ImageInputs) -> Held:
     with aside.image(run, inputs, inputs.dockerfile_text, ["--no-cache"], called="advise") as ref:
-        content = content_of(ref, leading_to(run.engine.address))
-        return Held(files_of(content.layers), aside.configuration(run.engine, ref), content.layers, content.steps)
+        content = content_of(ref, leading_to(run.engine.address), _look)
+        looked = {digest: seen for layer in content.layers for digest, seen in layer.looked.items()}
+        return Held(
+            files_of(content.layers), aside.configuration(run.engine, ref), content.layers, content.steps, looked
+        )

@@ -14,6 +14,7 @@ from doit_images.advise import (
     apt_lists,
     apt_update,
     cache_mounts,
+    compilers_out,
     copied_twice,
     ignore_file,
     lists_apart,
@@ -47,6 +48,7 @@ RULES = (
     Rule(lists_apart.NAME, lists_apart.patches),
     Rule(cache_mounts.NAME, cache_mounts.patches),
     Rule(apt_lists.NAME, apt_lists.patches),
+    Rule(compilers_out.NAME, compilers_out.patches),
     Rule(copied_twice.NAME, copied_twice.patches),
 )
 """In the order in which they are tried: each builds on what those before it made."""

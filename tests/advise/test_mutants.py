@@ -18,7 +18,7 @@ from doit_images.advise import proof
 from doit_images.advise.patch import Patch
 from doit_images.advise.proof import Before, Held, Verdict, compared, files_of
 from doit_images.ci.verifying import content
-from doit_images.ci.verifying.content import ImageContent, read
+from doit_images.ci.verifying.content import ImageContent, Look, read
 from doit_images.core.run import Run
 from tests.conftest import Lab, docker
 
@@ -251,9 +251,9 @@ def test_no_dockerfile_is_called_the_same_whose_image_is_another_as_the_engine_e
     inputs = run.planner.declared()["web"]
     exports: list[list[object]] = []
 
-    def content_of(ref: str, environ: Mapping[str, str]) -> ImageContent:
+    def content_of(ref: str, environ: Mapping[str, str], look: Look) -> ImageContent:
         exports.append(exported(ref))
-        return content.content_of(ref, environ)
+        return content.content_of(ref, environ, look)
 
     monkeypatch.setattr(proof, "content_of", content_of)
     before = proof.before(run, inputs)

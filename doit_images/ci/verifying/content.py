@@ -8,16 +8,20 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import shutil
 import tarfile
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
 from typing import IO, NamedTuple
 
 from doit_images.core.base.references import digest_of
 from doit_images.core.engine import archives
 
 _CHUNK = 1 << 20
+_SPOOLED = 1 << 26  # what is larger goes to the disk
 # What is no folder, file or link is a device or a pipe, which few images hold.
 _KINDS = {tarfile.DIRTYPE: "folder", tarfile.SYMTYPE: "link", tarfile.LNKTYPE: "hard link"}
+Look = Callable[[str, IO[bytes]], object | None]
 _XATTR = "SCHILY.xattr."
 
 
@@ -35,10 +39,12 @@ class LayerEntry(NamedTuple):
 
 
 class LayerContent(NamedTuple):
-    """A layer: the digest of its bytes, not packed, and its entries by path."""
+    """A layer: the digest of its bytes, not packed, its entries by path, and by the digests of files what a look into
+    them gave."""
 
     digest: str
     entries: Mapping[str, LayerEntry]
+    looked: Mapping[str, object] = {}
 
 
 class ImageContent(NamedTuple):
@@ -60,11 +66,12 @@ class ImageContent(NamedTuple):
                 for number, (promised, real) in pairs if promised != real]  # fmt: skip
 
 
-def content_of(image_id: str, environ: Mapping[str, str]) -> ImageContent:
-    """All that an image of the engine holds. ``UserError`` with the engine's words where it cannot give it, as when it
-    finds a file of a layer changed."""
-    [content] = contents_of([image_id], environ)
-    return content
+def content_of(image_id: str, environ: Mapping[str, str], look: Look | None = None) -> ImageContent:
+    """All that an image of the engine holds, with a ``look`` into each of its files. ``UserError`` with the engine's
+    words where it cannot give it, as when it finds a file of a layer changed."""
+    with archives.written("save", image_id, environ=environ) as stream:
+        [content] = read(stream, look)
+        return content
 
 
 def contents_of(image_ids: Iterable[str], environ: Mapping[str, str]) -> list[ImageContent]:
@@ -73,7 +80,7 @@ def contents_of(image_ids: Iterable[str], environ: Mapping[str, str]) -> list[Im
         return read(stream)
 
 
-def read(stream: IO[bytes]) -> list[ImageContent]:
+def read(stream: IO[bytes], look: Look | None = None) -> list[ImageContent]:
     """The images in an archive of ``docker save``. Raises ``tarfile.TarError``, ``KeyError`` and ``ValueError`` for
     what is none."""
     layers: dict[str, LayerContent] = {}
@@ -82,7 +89,7 @@ def read(stream: IO[bytes]) -> list[ImageContent]:
         first = file.read(2)
         if first.startswith((b"{", b"[")):
             papers[member.name] = first + file.read()
-        elif layer := _layer(_Hashed(file, first)):
+        elif layer := _layer(_Hashed(file, first), look):
             layers[member.name] = layer
     return [
         _image(papers[image["Config"]], tuple(layers[name] for name in image["Layers"]))
@@ -119,24 +126,33 @@ class _Hashed:
         return f"sha256:{self._sum.hexdigest()}"
 
 
-def _layer(stream: _Hashed) -> LayerContent | None:
+def _layer(stream: _Hashed, look: Look | None) -> LayerContent | None:
     """The layer in a stream, packed or not; None for what is no archive."""
     if stream.first == b"\x1f\x8b":
         stream = _Hashed(gzip.GzipFile(fileobj=stream))  # type: ignore[call-overload]
     entries: dict[str, LayerEntry] = {}
+    looked: dict[str, object] = {}
     try:
         with tarfile.open(fileobj=stream, mode="r|") as layer:  # type: ignore[call-overload]
             for member in layer:
-                entries[member.name.removeprefix("./")] = _entry(layer, member)
+                entries[member.name.removeprefix("./")] = _entry(layer, member, look, looked)
     except tarfile.ReadError:
         return None
-    return LayerContent(stream.digest(), entries)
+    return LayerContent(stream.digest(), entries, looked)
 
 
-def _entry(layer: tarfile.TarFile, member: tarfile.TarInfo) -> LayerEntry:
+def _entry(layer: tarfile.TarFile, member: tarfile.TarInfo, look: Look | None, looked: dict[str, object]) -> LayerEntry:
     digest = ""
     if member.isfile() and (file := layer.extractfile(member)):
-        digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+        with tempfile.SpooledTemporaryFile(_SPOOLED) as whole:  # a stream is read once
+            if look:
+                shutil.copyfileobj(file, whole)
+                whole.seek(0)
+            digest = hashlib.file_digest(whole if look else file, "sha256").hexdigest()  # type: ignore[arg-type]
+            if look:
+                whole.seek(0)
+                if (seen := look(member.name.removeprefix("./"), whole)) is not None:
+                    looked[digest] = seen
     kind = "file" if member.isreg() else _KINDS.get(member.type, "device")
     attributes = sorted((name, value) for name, value in member.pax_headers.items() if name.startswith(_XATTR))
     owner = (member.uid, member.gid)
