@@ -245,7 +245,7 @@ APT_GET = """\
 #!/bin/sh
 [ "$1" = install ] || exit 0
 shift; mkdir -p /var/lib/dpkg/info /var/lib/apt
-for name in "$@" $(case " $* " in *" gcc "*) echo cpp;; esac); do
+for name in "$@" $(case " $* " in *" gc"?" "*) echo cpp;; esac); do
     case $name in -*) continue;; esac
     printf 'Package: %s\\nStatus: install ok installed\\n\\n' $name >> /var/lib/dpkg/status
     echo /usr/bin/$name > /var/lib/dpkg/info/$name.list
@@ -255,7 +255,7 @@ done
 """
 PIP = """\
 #!/bin/sh
-[ ! -e /usr/bin/gcc ] || md5sum requirements.txt > /venv/built
+[ ! -e /usr/bin/gc* ] || md5sum requirements.txt > /venv/built
 [ ! -e extra ] || cp extra /usr/bin/extra
 """
 DOCKERFILE = """\
