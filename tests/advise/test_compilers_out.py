@@ -5,16 +5,22 @@ from __future__ import annotations
 import io
 import json
 import struct
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from doit_images.advise import compilers_out
+from doit_images.advise import compilers_out, proof
 from doit_images.advise.needed import needed
 from doit_images.advise.proof import Before, Held, Verdict, compared
 from doit_images.advise.rules import Rule
+from doit_images.advise.steps import steps_of
+from doit_images.ci.verifying import content
 from doit_images.ci.verifying.content import LayerEntry
+from doit_images.core.run import Run
 from tests.advise.examples import better, proposed
+from tests.advise.test_mutants import changed, exported
 from tests.conftest import Lab
 
 RULE = Rule(compilers_out.NAME, compilers_out.patches)
@@ -219,9 +225,9 @@ def test_of_packages_only_those_may_be_gone_that_no_other_needs(
     left: list[str], own: dict[str, tuple[str, ...] | str], differs: list[str]
 ) -> None:
     before = image(list(PACKAGES), CC | own)
-    proof = compared(Before(before, before), image(left, own), {"gcc": "a compiler"})
-    assert (sorted(proof.differs), proof.verdict) == (differs, Verdict.DIFFERS if differs else Verdict.SAME_BUT)
-    assert {"usr/bin/gcc", "usr/bin/cpp", *CC} <= proof.removed.keys()
+    said = compared(Before(before, before), image(left, own), {"gcc": "a compiler"})
+    assert (sorted(said.differs), said.verdict) == (differs, Verdict.DIFFERS if differs else Verdict.SAME_BUT)
+    assert {"usr/bin/gcc", "usr/bin/cpp", *CC} <= said.removed.keys()
 
 
 @pytest.mark.parametrize("path", ["venv/x.so", "usr/include/own.h", "usr/lib/own.so", "usr/local/bin/run"])
@@ -236,8 +242,8 @@ def test_what_no_package_has_is_compared_as_ever(path: str, change: str) -> None
         "owner": entry._replace(owner=(1, 1)),
     }
     files |= {path: changed[change]} if change in changed else {}
-    proof = compared(Before(before, before), after._replace(files=files), {"gcc": "a compiler"})
-    assert (proof.verdict, proof.differs) == (Verdict.DIFFERS, (path,))
+    said = compared(Before(before, before), after._replace(files=files), {"gcc": "a compiler"})
+    assert (said.verdict, said.differs) == (Verdict.DIFFERS, (path,))
     assert compared(Before(before, before), after, {}).verdict == Verdict.DIFFERS, "no rule says so"
 
 
@@ -286,7 +292,47 @@ def test_an_image_without_its_compilers_is_proved(
     done = lab.doit("advise", "compilers-out", "--prove", "--json")
     assert done.returncode == 0, done.stderr
     (found,) = json.loads(done.stdout)["patches"]
-    proof = found["proofs"]["web"]
-    assert (proof["verdict"], proof["differs"]) == (verdict, differs), found["text"]
-    assert {"usr/bin/gcc", "usr/bin/cpp"} <= proof["removed"].keys()
-    assert "usr/bin/curl" not in proof["removed"]
+    said = found["proofs"]["web"]
+    assert (said["verdict"], said["differs"]) == (verdict, differs), found["text"]
+    assert {"usr/bin/gcc", "usr/bin/cpp"} <= said["removed"].keys()
+    assert "usr/bin/curl" not in said["removed"]
+
+
+WRONG = {
+    "install -y curl\n": ("install -y cur\n", "install -y curl gcc\n", "install -y\n", "install -y curl more\n"),
+    "/venv /venv\n": ("/venv /\n", "/venv/built /venv/\n", "/app /venv\n", "/venv /venv2\n"),
+    "COPY --from=builder": ("COPY --chown=5:6 --from=builder", "COPY --chmod=700 --from=builder"),
+    "--chmod=755 apt-get pip virtualenv": ("--chmod=700 apt-get pip virtualenv", "--chmod=755 apt-get virtualenv"),
+    "install -y curl gcc": ("install -y curl", "install -y gcc"),
+    'CMD ["app"]': ('CMD ["other"]', "USER 5"),
+}
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.all) for part in range(1, 6))])
+def test_no_wrong_patch_of_this_rule_is_called_the_same(
+    lab: Lab, busybox: str, part: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.write({"compose.yml": "services: {web: {image: PREFIX/web, build: web}}\n", "web/Dockerfile": DOCKERFILE})
+    lab.write({"web/apt-get": APT_GET, "web/pip": PIP, "web/virtualenv": "#!/bin/sh\nmkdir $1\n"})
+    lab.write({"web/requirements.txt": "a==1\n"})
+    run = Run((lab.folder / "compose.yml",), lab.env())
+    inputs = run.planner.declared()["web"]
+    exports: list[list[object]] = []
+
+    def content_of(ref: str, environ: Mapping[str, str], look: content.Look) -> content.ImageContent:
+        exports.append(exported(ref))
+        return content.content_of(ref, environ, look)
+
+    monkeypatch.setattr(proof, "content_of", content_of)
+    before = proof.before(run, inputs)
+    (patch,) = RULE.patches(inputs.dockerfile_text, steps_of(inputs))
+    good = ("same", "same but for")
+    assert proof.prove(run, replace(inputs, dockerfile_text=patch.text), before, [patch]).verdict == "same but for"
+    right, called = exports[-1], 0
+    for text in list(changed(patch.text, WRONG))[part::6]:
+        found = proof.prove(run, replace(inputs, dockerfile_text=text), before, [patch])
+        is_right = found.verdict != "fails" and exports[-1] in (right, exports[0])
+        assert is_right or found.verdict not in good, text
+        called += not is_right
+    assert called > 1

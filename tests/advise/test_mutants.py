@@ -9,7 +9,7 @@ import random
 import re
 import subprocess
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -212,13 +212,13 @@ WRONG = {
 }
 
 
-def changed(text: str) -> Iterator[str]:
+def changed(text: str, wrong: Mapping[str, Sequence[str]] = WRONG) -> Iterator[str]:
     """Dockerfiles with one line less, two lines in another order, or other words."""
     lines = text.splitlines(keepends=True)
     for at in range(1, len(lines)):
         yield "".join(lines[:at] + lines[at + 1 :])
         yield "".join([*lines[: at - 1], lines[at], lines[at - 1], *lines[at + 1 :]])
-    for old, every in WRONG.items():
+    for old, every in wrong.items():
         yield from (text.replace(old, new, 1) for new in every)
 
 
@@ -258,6 +258,6 @@ def test_no_dockerfile_is_called_the_same_whose_image_is_another_as_the_engine_e
     monkeypatch.setattr(proof, "content_of", content_of)
     before = proof.before(run, inputs)
     for text in list(changed(DOCKERFILE))[part::12]:
-        found = proof.prove(run, inputs, before, [Patch("mutant", 1, "", text)])
+        found = proof.prove(run, replace(inputs, dockerfile_text=text), before, [Patch("mutant", 1, "", text)])
         differs = found.verdict == Verdict.FAILS or exports[-1] != exports[0]
         assert found.verdict != Verdict.SAME or not differs, text
