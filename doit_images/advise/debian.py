@@ -1,7 +1,8 @@
 """Which files of an image are gone because packages are, and may all of these packages be gone?
 
 A package may be gone if a rule names it, or if it came only as what another one needs (apt's mark "automatic") and
-nothing that stays depends on it or recommends it. All others stay what they are, so their files are compared as any.
+nothing that stays depends on it or recommends it; the base was what it is without it. All others stay what they are, so
+their files are compared as any.
 """
 
 from __future__ import annotations
@@ -39,21 +40,22 @@ class Held(NamedTuple):
         return str(self.texts.get(self.files[path].digest, "")) if path in self.files else ""
 
 
-def gone(before: Held, after: Held, named: Collection[str]) -> dict[str, str]:
+def gone(before: Held, after: Held, base: Held, named: Collection[str]) -> dict[str, str]:
     """The paths that may be gone (or, of what is written about packages, changed) after these ``named`` packages and
-    what only they needed are; each with the reason."""
+    what only they needed are; each with the reason. Both images stand on the ``base``."""
     one, other = (_stanzas(each.text(_STATUS)) for each in (before, after))
     if not named or any(other[name] != one.get(name) for name in other):
         return {}
     automatic = {name for name, said in _stanzas(before.text(_STATES)).items() if said.get("Auto-Installed") == "1"}
-    missed = _missed(one, other)
+    there = _stanzas(base.text(_STATUS))
+    missed = _missed(one, other, [name for name in other if there.get(name) != other[name]])
     fine = {name for name in one.keys() - other.keys() if (name in named or name in automatic) and name not in missed}
     if not fine:
         return {}
     found: dict[str, str] = {path: "what is written about packages" for path in before.files if _NOTES.fullmatch(path)}
     found |= {path: found.get(path, "what is written about packages") for path in after.files if _NOTES.fullmatch(path)}
     for path in before.files:
-        name = re.split(r"[:.](?=[^:.]*(?:\.[a-z0-9]+)?$)", path.removeprefix(_INFO))[0]
+        name = path.removeprefix(_INFO).rpartition(".")[0].partition(":")[0]
         if not path.startswith(_INFO) or name not in fine:
             continue
         found[path] = why = _REASON.format(name)
@@ -79,11 +81,14 @@ def _stanzas(text: str) -> dict[str, dict[str, str]]:
     return {said["Package"]: said for said in parsed if "installed" in said.get("Status", "installed").split()}
 
 
-def _missed(one: Mapping[str, Mapping[str, str]], other: Mapping[str, Mapping[str, str]]) -> set[str]:
-    """The packages that are gone though one that stays depends on them or recommends them, and nothing else does."""
+def _missed(
+    one: Mapping[str, Mapping[str, str]], other: Mapping[str, Mapping[str, str]], asking: Collection[str]
+) -> set[str]:
+    """The packages that are gone though one of those ``asking`` depends on them or recommends them, and nothing that
+    stays is as good."""
     found: set[str] = set()
     provided = {name for said in other.values() for name in _names(said.get("Provides", ""))} | other.keys()
-    for said in other.values():
+    for said in (other[name] for name in asking):
         for field in ("Depends", "Pre-Depends", "Recommends"):
             for group in said.get(field, "").split(","):
                 names = _names(group.replace("|", ","))

@@ -102,13 +102,13 @@ def compared(before: Before, patched: Held, removes: Mapping[str, str]) -> Proof
         for path in _differ(first.files, patched.files)
         if not _is_chance(first.files.get(path), again.files.get(path), patched.files.get(path))
     ]
-    known = [debian.Held(each.files, each.looked) for each in (first, patched)]
-    packages = debian.gone(known[0], known[1], [name for name in removes if "/" not in name])
+    pairs = takewhile(lambda pair: pair[0].digest == pair[1].digest, zip(first.layers, patched.layers, strict=False))
+    base = files_of(one for one, _ in pairs)
+    known = [debian.Held(each, {**first.looked, **patched.looked}) for each in (first.files, patched.files, base)]
+    packages = debian.gone(known[0], known[1], known[2], [name for name in removes if "/" not in name])
     paths = {path: why for path, why in removes.items() if "/" in path}
     removed = {path: why for path in found if path not in patched.files and (why := _meant(first.files, path, paths))}
     removed |= {path: packages[path] for path in found if path in packages}
-    pairs = takewhile(lambda pair: pair[0].digest == pair[1].digest, zip(first.layers, patched.layers, strict=False))
-    base = files_of(one for one, _ in pairs)
     back = [path for path in found if path not in first.files and base.get(path) == patched.files[path]]
     removed |= {path: f"{why}, as the base has it" for path in back if (why := _meant(base, path, paths))}
     differs = [path for path in found if path not in removed]

@@ -17,7 +17,7 @@ from doit_images.advise.proof import Before, Held, Verdict, compared
 from doit_images.advise.rules import Rule
 from doit_images.advise.steps import steps_of
 from doit_images.ci.verifying import content
-from doit_images.ci.verifying.content import LayerEntry
+from doit_images.ci.verifying.content import LayerContent, LayerEntry
 from doit_images.core.run import Run
 from tests.advise.examples import better, proposed
 from tests.advise.test_mutants import changed, exported
@@ -171,8 +171,9 @@ def library(*names: str) -> bytes:
 
 
 PACKAGES = {
-    "gcc": ("Depends: cpp (>= 1), libgomp1\n", "usr/bin/gcc"),
+    "gcc": ("Depends: cpp (>= 1), libgomp1, perl-5.4\n", "usr/bin/gcc"),
     "cpp": ("", "usr/bin/cpp"),
+    "perl-5.4": ("", "usr/bin/perl5"),
     "libgomp1": ("", "usr/lib/libgomp.so.1"),
     "curl": ("Depends: libcurl4 | libcurl5\nRecommends: ca-certificates\n", "usr/bin/curl"),
     "libcurl4": ("", "usr/lib/libcurl.so.4"),
@@ -228,6 +229,13 @@ def test_of_packages_only_those_may_be_gone_that_no_other_needs(
     said = compared(Before(before, before), image(left, own), {"gcc": "a compiler"})
     assert (sorted(said.differs), said.verdict) == (differs, Verdict.DIFFERS if differs else Verdict.SAME_BUT)
     assert {"usr/bin/gcc", "usr/bin/cpp", *CC} <= said.removed.keys()
+
+
+def test_what_the_base_only_recommends_may_be_gone() -> None:
+    base = image(["curl"])
+    layers = [LayerContent("base", base.files, base.looked)]
+    before, after = (image(some)._replace(layers=layers) for some in (list(PACKAGES), ["curl"]))
+    assert compared(Before(before, before), after, {"gcc": "a compiler"}).verdict == Verdict.SAME_BUT
 
 
 @pytest.mark.parametrize("path", ["venv/x.so", "usr/include/own.h", "usr/lib/own.so", "usr/local/bin/run"])
