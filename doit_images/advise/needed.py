@@ -14,7 +14,8 @@ def needed(file: IO[bytes]) -> tuple[str, ...]:
     be read needs nothing that is known."""
     head = file.read(256)
     if head[:2] == b"#!":
-        return tuple(word.decode(errors="replace") for word in head.split(b"\n")[0][2:].split()[:1])
+        said = head.split(b"\n")[0][2:].split()[:1]
+        return tuple(word.decode(errors="replace") for word in said if word.startswith(b"/"))
     if head[:4] != b"\x7fELF" or head[5:6] != b"\1":
         return ()
     try:

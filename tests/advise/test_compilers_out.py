@@ -147,6 +147,7 @@ def test_git_goes_where_nothing_says_its_name(tmp_path: Path, said: str, goes: b
 
 def test_what_a_file_needs_is_read_from_it() -> None:
     assert needed(io.BytesIO(b"#!/usr/bin/perl -w\nx")) == ("/usr/bin/perl",)
+    assert needed(io.BytesIO(b"#! perl\n")) == (), "a name is no path that anything runs"
     assert needed(io.BytesIO(b"\x7fELF\2\1")) == needed(io.BytesIO(b"x")) == ()
     assert needed(io.BytesIO(library("libz.so.1"))) == ("libz.so.1",)
 
