@@ -6,6 +6,7 @@
 # ruff: noqa: F401, I001  doit finds the tasks in its names, and the order is the reader's
 
 import doit_images
+from doit_images.cli import catalogue
 from tasks import guide
 from tasks.bases import declared
 
@@ -27,3 +28,4 @@ from tasks.lock import task_lock
 from tasks.pages import task_docs
 
 globals().update(doit_images.tasks(names=guide.NAMES, base=declared.of) | guide.OWN)
+catalogue.without_lines(globals())

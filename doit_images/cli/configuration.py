@@ -10,7 +10,6 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from doit_images.cli import command_line, doit_memory, doit_order, process
-from doit_images.cli.file_checker import FileChecker
 from doit_images.cli.part import activate_profiles
 from doit_images.cli.process import current
 from doit_images.cli.stack import needs_env_file
@@ -116,7 +115,7 @@ def doit_config() -> dict[str, object]:
         # Builds are subprocesses, so threads are enough, and nothing has to be pickled.
         "par_type": "thread",
         "num_process": jobs,
-        "check_file_uptodate": FileChecker,
+        "check_file_uptodate": "timestamp",
         "reporter": _Reporter,
     }
 

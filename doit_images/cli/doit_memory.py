@@ -10,7 +10,7 @@ import contextlib
 import json
 import sqlite3
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -111,12 +111,38 @@ class Memory(dependency.SqliteDB):  # type: ignore[misc]
             self._conn = self._sqlite3(self.name)
 
 
+class _Known(dependency.Dependency):  # type: ignore[misc]
+    """What doit finds out about a task: of an image's files nothing one by one, for its ``Freshness`` compares all of
+    them, by their content. Of 100,000 files doit would keep, read and compare as many times in each run."""
+
+    def get_status(self, task: Any, *more: Any, **named: Any) -> Any:
+        """Whether a task has to run."""
+        with _without_files(task):
+            return super().get_status(task, *more, **named)
+
+    def save_success(self, task: Any, *more: Any, **named: Any) -> None:
+        """Remember that a task ran."""
+        with _without_files(task):
+            super().save_success(task, *more, **named)
+
+
+@contextlib.contextmanager
+def _without_files(task: Any) -> Iterator[None]:
+    files = task.file_dep
+    if "image" in (task.meta or {}):
+        task.file_dep = set()
+    try:
+        yield
+    finally:
+        task.file_dep = files
+
+
 def install() -> None:
     """Let doit keep what it remembers in ``Memory``. Of its checker, codec and reporter it takes a class, but its
     backend it knows by name alone."""
 
     def kept(_: object, name: str, **options: Any) -> Any:
-        return dependency.Dependency(Memory, name, **options)
+        return _Known(Memory, name, **options)
 
     cmd_base.Dependency = kept
 

@@ -151,10 +151,6 @@ class InputResolver:
             else:
                 return done
 
-    def mtime_ns(self, path: str) -> int | None:
-        """When a file was last written, in ns, if a folder that was listed for an image holds it."""
-        return self._index.mtime_ns(path)
-
     def release(self) -> None:
         """Close all files. What was found stays usable."""
         self._index.release()

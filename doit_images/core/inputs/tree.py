@@ -116,10 +116,6 @@ class Folder:
             self._stored = False
         return self._whole
 
-    def mtime_ns(self, number: int) -> int:
-        """When entry ``number`` was last written, in ns; 0 for a folder."""
-        return int(RECORD.unpack(self._records[number])[0])
-
     def recall(self, stamps: bytes, digests: bytes) -> None:
         """Take over what was known when the folder looked like ``stamps``, entry by entry where it changed."""
         if stamps == self.stamps():
@@ -207,12 +203,6 @@ class FileIndex:
             self._remembered.update((os.fsdecode(path), row) for path, *row in rows)
         except (*_ERRORS, TypeError) as error:
             self._drop(error)
-
-    def mtime_ns(self, path: str) -> int | None:
-        """When the file at an absolute, real ``path`` was last written, if its folder was listed; in ns."""
-        folder, _, name = path.rpartition("/")
-        listing = self._folders.get(folder)
-        return listing.mtime_ns(number) if listing and (number := listing.find(name)) >= 0 else None
 
     def generation(self, root: str) -> str:
         """A name for all states of the context at ``root``, an absolute, real path, that BuildKit's client can tell
