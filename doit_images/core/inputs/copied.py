@@ -58,11 +58,12 @@ def _within(part: ContextPart, paths: Iterable[Path]) -> list[str]:
 
 def refused(view: View, selection: Selection, copies: Sequence[Copy], where: str, files: Iterable[str]) -> str:
     """Why the ``selection`` that a Dockerfile (named ``where``) reads of a folder by these ``copies`` is refused: one
-    of these absolute ``files`` with passwords is in it, and the ignore file does not show it by its name; "" if none
-    is."""
+    of these ``files`` with passwords (absolute, real paths) is in it, and the ignore file does not show it by its name;
+    "" if none is."""
     root = view.tree.root
-    for path in dict.fromkeys(os.path.relpath(file, root).replace(os.sep, "/") for file in files):
-        if path.startswith("../") or not selection.has(path) or view.ignore.shows_by_name(path):
+    inside = f"{root.rstrip('/')}/"
+    for path in (file.removeprefix(inside) for file in files if file.startswith(inside)):
+        if not selection.has(path) or view.ignore.shows_by_name(path):
             continue
         copy = next(copy for copy in copies if select(view, [copy], where).has(path))
         ignore = view.ignore.path or Path(root, ".dockerignore")

@@ -61,9 +61,9 @@ def settings(
 def _proxies(reads: Reads | None, environ: Mapping[str, str]) -> dict[str, str | None]:
     """The proxies that the docker command's configuration gives every build, where the Dockerfile declares one."""
     asked = [name for name in (reads.args if reads else ()) if name.upper() in PROXIES]
-    known = configuration(environ).get("proxies") if asked else None
-    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
-    return dict.fromkeys(asked, HIDDEN + digest) if known else {}
+    if not asked or not (known := configuration(environ).get("proxies")):
+        return {}
+    return dict.fromkeys(asked, HIDDEN + hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest())
 
 
 def remotes(image: Image, reads: Reads | None, directory: Path) -> tuple[str, ...]:

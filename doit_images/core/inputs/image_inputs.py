@@ -79,7 +79,8 @@ class ImageInputs:
 
     def file_dep(self) -> list[str]:
         """Every regular file that goes in, absolute."""
-        files = [f"{part.root}/{path}" for part in self.parts for path in part.selection.files()]
+        roots = ((f"{part.root}/", part.selection.files()) for part in self.parts)  # to write a Path out takes its time
+        files = [root + path for root, paths in roots for path in paths]
         return [*(path for path in self.texts if path), *files]
 
     def paths(self) -> list[str]:

@@ -309,7 +309,7 @@ class InputResolver:
         texts = {image.dockerfile: draft.text} if draft.text or not image.remote_context else {}
         where = _where(image.name, image.dockerfile, self._project.directory)
         for label, folder in {"": image.context, **image.contexts}.items():  # buildx also checks what nobody uses
-            if folder.startswith("/") and not Path(folder).is_dir():
+            if folder.startswith("/") and not os.path.isdir(folder):  # noqa: PTH112  of each image, in each run
                 raise UserError(f"there is no folder {folder!r}", where=where, remedy=f"the context {label or '.'!r}")
         parts, private = [], ""
         copies = [*draft.reads.copies]
