@@ -1,6 +1,7 @@
 #!/bin/sh
 # Start PostgreSQL. The first time, prepare a cluster in $PGDATA with the database POSTGRES_DB, its owner
-# POSTGRES_USER and the password of POSTGRES_PASSWORD. Any other command runs as it is.
+# POSTGRES_USER and the password of POSTGRES_PASSWORD (or of the file POSTGRES_PASSWORD_FILE). Any other command runs
+# as it is.
 #
 # The cluster is made beside $PGDATA, or in it where that is a mount, and moved when it is complete: killed half-way, it
 # starts over.
@@ -14,6 +15,9 @@ die() {
     exit 78
 }
 
+if [ -n "${POSTGRES_PASSWORD_FILE:-}" ]; then
+    POSTGRES_PASSWORD=$(cat "$POSTGRES_PASSWORD_FILE") || die "POSTGRES_PASSWORD_FILE cannot be read"
+fi
 newline='
 '
 case ${POSTGRES_PASSWORD:-} in

@@ -7,6 +7,8 @@
 #   data     a line for each key: a digest of its name, 1, one of its value, and until when it lives (milliseconds)
 set -eu
 
+[ ! -r "${REDIS_PASSWORD_FILE:-}" ] || REDIS_PASSWORD=$(cat "$REDIS_PASSWORD_FILE")
+
 case $1 in
     save)
         # Through a file: to standard output redis-cli would write the mark of the transfer's end, too.

@@ -8,6 +8,12 @@ set -eu
 [ "${1:-redis-server}" = redis-server ] || exec "$@"
 [ "$#" -eq 0 ] || shift
 
+# NAME_FILE is a file that holds what NAME would, as Compose mounts secrets.
+for name in REDIS READER AUTH_STORE MEMORY_STORE ORCHESTRATOR_STORE; do
+    eval "file=\${${name}_PASSWORD_FILE:-}"
+    [ -z "$file" ] || eval "${name}_PASSWORD=\$(cat \"\$file\")" || exit 78
+done
+
 case ${REDIS_PASSWORD:-} in
     '' | change-me*)
         echo "redis: REDIS_PASSWORD is empty or still the example's; set it in .env (doit up_optimized makes one)" >&2

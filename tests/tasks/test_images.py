@@ -552,6 +552,26 @@ def test_a_store_refuses_an_empty_or_example_password(engine: None, store: str, 
 
 
 @pytest.mark.stack
+@pytest.mark.parametrize("store", STORES)
+def test_a_password_from_a_file_is_not_to_be_seen(container: str, tmp_path: Path, store: str) -> None:
+    inspect(ref(store))
+    (tmp_path / "password").write_text("from-a-file-9\n")
+    (tmp_path / "password").chmod(0o444)
+    tmp_path.chmod(0o755)
+    words = ("--volume", f"{tmp_path}/password:/run/secrets/password:ro")
+    words += ("--env", f"{store.upper()}_PASSWORD_FILE=/run/secrets/password", "--tmpfs", "/run/postgresql:mode=1777")
+    assert docker("run", "--detach", "--name", container, *CONFINED, *words, ref(store)).returncode == 0
+    wait_healthy(container)
+    assert "from-a-file-9" not in docker("inspect", container).stdout
+    ask = {
+        "postgres": "PGPASSWORD=$0 psql -h 127.0.0.1 -U swarm -d swarm -Atc 'SELECT 1'",
+        "redis": "REDISCLI_AUTH=$0 redis-cli --no-auth-warning INCR a",
+    }[store]
+    assert docker("exec", container, "sh", "-c", ask, "from-a-file-9").stdout.strip() == "1"
+    assert docker("exec", container, "sh", "-c", ask, "another").stdout.strip() != "1"
+
+
+@pytest.mark.stack
 @pytest.mark.parametrize("image", SERVICES)
 def test_a_service_refuses_to_start_without_its_secrets(engine: None, image: str) -> None:
     inspect(ref(image))
