@@ -9,12 +9,12 @@ import hashlib
 import secrets
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http import HTTPStatus
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import ARRAY, String, func, insert, or_, select, update
+from sqlalchemy import ARRAY, Row, String, func, insert, or_, select, update
 
 from auth.tables import ApiKey, User
 from common.identity import PREFIX
@@ -33,17 +33,6 @@ class Described(BaseModel):
     hint: str
     scopes: list[str]
     created_at: datetime
-    expires_at: datetime | None
-
-
-@dataclass(frozen=True)
-class Owner:
-    """Whose key it is."""
-
-    key_id: uuid.UUID
-    user_id: uuid.UUID
-    username: str
-    scopes: str
     expires_at: datetime | None
 
 
@@ -100,13 +89,12 @@ class ApiKeys:
         async with self._database.connect() as connection:
             await connection.execute(statement.values(revoked_at=func.now()))
 
-    async def owner(self, key: str) -> Owner | None:
-        """Whose key it is; none when nobody's, revoked or expired."""
+    async def owner(self, key: str) -> Row[Any] | None:
+        """The key, and its user's ``user_id`` and ``username``; none when it is nobody's, revoked or expired."""
         statement = (
-            select(ApiKey.id, User.id, User.username, ApiKey.scopes, ApiKey.expires_at)
+            select(ApiKey.id, User.id.label("user_id"), User.username, ApiKey.scopes, ApiKey.expires_at)
             .join(User, User.id == ApiKey.user_id)
             .where(ApiKey.digest == digest(key), User.disabled_at.is_(None), *_GOOD)
         )
         async with self._database.connect() as connection:
-            row = (await connection.execute(statement)).one_or_none()
-        return None if row is None else Owner(*row)
+            return (await connection.execute(statement)).one_or_none()

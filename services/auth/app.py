@@ -144,10 +144,7 @@ def create_app(settings: AuthSettings) -> FastAPI:
         "auth",
         settings,
         resources=[redis, database.running()],
-        checks={
-            "postgres": database.check,
-            "redis": lambda: redis.set("auth:health", "1", ex=60),
-        },  # a full one answers questions
+        checks={"postgres": database.check, "redis": lambda: redis.set("auth:health", "1", ex=60)},  # a full one reads
         identify=caller,
     )
 
@@ -241,7 +238,7 @@ def _add_users(
 
 
 def _add_tokens(app: FastAPI, tokens: Tokens, keyring: Keyring, callers: Callers[Caller]) -> None:
-    KnownCaller = Annotated[Caller, callers.anybody]  # noqa: N806 - a type
+    KnownCaller = Annotated[Caller, callers.with_scope()]  # noqa: N806 - a type
 
     @app.post("/logout", status_code=HTTPStatus.NO_CONTENT, tags=["users"])
     async def log_out(known: KnownCaller, everywhere: bool = False) -> None:
@@ -280,7 +277,7 @@ def _add_api_keys(
     app: FastAPI, api_keys: ApiKeys, tokens: Tokens, callers: Callers[Caller], settings: AuthSettings, proven: Proven
 ) -> None:
     Owner = Annotated[Caller, callers.with_scope("account")]  # noqa: N806 - a type
-    KnownCaller = Annotated[Caller, callers.anybody]  # noqa: N806 - a type
+    KnownCaller = Annotated[Caller, callers.with_scope()]  # noqa: N806 - a type
 
     @app.post("/api-keys", status_code=HTTPStatus.CREATED, tags=["API keys"])
     async def create_key(new: NewApiKey, known: Owner, request: Request, response: Response) -> CreatedApiKey:

@@ -44,7 +44,7 @@ async def identify(request: Request, tokens: Tokens, api_keys: ApiKeys) -> Calle
     now = time.time()
     until = datetime.fromtimestamp(now, UTC) + EXCHANGED
     claims = Claims(
-        owner.user_id, owner.username, str(owner.key_id), now, min(until, owner.expires_at or until),
+        owner.user_id, owner.username, str(owner.id), now, min(until, owner.expires_at or until),
         frozenset(owner.scopes.split()),
     )  # fmt: skip
     return Caller(claims, "api_key", owner.expires_at)

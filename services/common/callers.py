@@ -37,8 +37,3 @@ class Callers[Who: Any]:
             return who
 
         return Depends(caller)
-
-    @property
-    def anybody(self) -> Any:
-        """A dependency: the caller, whatever its credential is good for."""
-        return self.with_scope()

@@ -15,7 +15,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
@@ -38,7 +46,6 @@ CONNECTIONS = Gauge("swarm_connections", "Connections in use.", ["to"], multipro
 REFUSED = Counter("swarm_refused", "Requests refused since there were too many, of a user or in all.", ["why"])
 CHORES = Counter("swarm_chores", "Times that a service tidied up.", ["chore", "outcome"])
 AUDITED = Counter("swarm_audit", "Events of the audit log.", ["event"])
-_ALL = (REQUESTS, SECONDS, UNAVAILABLE, TOKENS, TASKS, WAITED, ANSWERED, FIRST, CONNECTIONS, REFUSED, CHORES, AUDITED)
 
 
 def answered(service: str, scope: Scope, status: int, seconds: float) -> None:
@@ -81,13 +88,10 @@ def install(app: FastAPI, token: str) -> None:
 
 
 def _registry() -> CollectorRegistry:
-    registry = CollectorRegistry()
-    if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        for file in Path(folder).glob("gauge_live*.db"):
-            if not Path(f"/proc/{(pid := file.stem.rpartition('_')[2])}").exists():
-                mark_process_dead(int(pid))
-        MultiProcessCollector(registry)
-        return registry
-    for one in _ALL:
-        registry.register(one)
+    if not (folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR")):
+        return REGISTRY
+    for file in Path(folder).glob("gauge_live*.db"):
+        if not Path(f"/proc/{(pid := file.stem.rpartition('_')[2])}").exists():
+            mark_process_dead(int(pid))
+    MultiProcessCollector(registry := CollectorRegistry())
     return registry

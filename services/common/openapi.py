@@ -21,10 +21,7 @@ PROBLEM = {
         "error": {"type": "string", "description": "OAuth 2's word for it."},
         "errors": {
             "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {"where": {"type": "string"}, "what": {"type": "string"}},
-            },
+            "items": {"type": "object", "properties": {"where": {"type": "string"}, "what": {"type": "string"}}},
         },
     },
 }

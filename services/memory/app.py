@@ -2,7 +2,6 @@
 
 import uuid
 from collections.abc import Awaitable, Callable
-from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -13,6 +12,7 @@ from pydantic import BaseModel, Field
 from common import audit, calls, janitor, redis_store, service
 from common.callers import Callers
 from common.identity import Identities, Identity
+from common.pages import After, following
 from common.postgres import Database
 from common.problems import Problem
 from common.texts import Label, Name, Text
@@ -147,7 +147,7 @@ def _add_memories(app: FastAPI, memories: Memories, embed: Embed, reader: Any, w
 
     @app.post("/memories", status_code=HTTPStatus.CREATED, tags=["semantic memory"])
     async def add(new: NewMemory, user: Writer, response: Response) -> KeptMemory:
-        """Each text is kept once: 200 and the memory when it is there already."""
+        """Each text is kept once: 200 and the memory when it is there already, with the metadata that come now."""
         kept, is_new = await memories.add(user.user_id, new.text, new.metadata, await embed(new.text))
         if not is_new:
             response.status_code = HTTPStatus.OK
@@ -155,20 +155,16 @@ def _add_memories(app: FastAPI, memories: Memories, embed: Embed, reader: Any, w
 
     @app.get("/memories", tags=["semantic memory"])
     async def page(
-        user: Reader, metadata: Filter = [], after: str | None = None,  # noqa: B006 - never changed
+        user: Reader, after: After, metadata: Filter = [],  # noqa: B006 - never changed
         limit: Annotated[int, Query(ge=1, le=100)] = 50,
     ) -> Page:  # fmt: skip
-        kept = await memories.page(user.user_id, _filter(metadata), _place(after), limit)
-        last = kept[-1] if len(kept) == limit else None
-        return Page(
-            memories=list(kept),
-            next=f"{last.created_at.isoformat()}_{last.id}" if last else None,
-        )
+        kept = await memories.page(user.user_id, _filter(metadata), after, limit)
+        return Page(memories=list(kept), next=following(kept, limit))
 
     @app.delete("/memories", tags=["semantic memory"])
     async def delete_all(user: Writer, metadata: Filter = []) -> Deleted:  # noqa: B006 - never changed
         """All, or all that have this metadata."""
-        deleted = await memories.delete_all(user.user_id, _filter(metadata))
+        deleted = await memories.delete(user.user_id, _filter(metadata))
         audit.record("memories deleted", user, deleted=deleted)
         return Deleted(deleted=deleted)
 
@@ -181,7 +177,7 @@ def _add_memories(app: FastAPI, memories: Memories, embed: Embed, reader: Any, w
 
     @app.delete("/memories/{memory_id}", status_code=HTTPStatus.NO_CONTENT, tags=["semantic memory"])
     async def delete(memory_id: uuid.UUID, user: Writer) -> None:
-        if not await memories.delete(user.user_id, memory_id):
+        if not await memories.delete(user.user_id, {}, memory_id):
             raise Problem(HTTPStatus.NOT_FOUND, "You have no such memory.")
         audit.record("memory deleted", user, target=memory_id)
 
@@ -198,18 +194,3 @@ def _filter(metadata: list[str]) -> dict[str, str]:
     if any(not colon or "\x00" in one for one, (_, colon, _) in zip(metadata, pairs, strict=True)):
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "A filter is NAME:VALUE.")
     return {name: value for name, _, value in pairs}
-
-
-def _place(after: str | None) -> tuple[datetime, uuid.UUID] | None:
-    if after is None:
-        return None
-    time, _, memory_id = after.partition("_")
-    try:
-        place = datetime.fromisoformat(time), uuid.UUID(memory_id)
-    except ValueError:
-        place = None
-    if place is None or place[0].tzinfo is None:
-        raise Problem(
-            HTTPStatus.UNPROCESSABLE_ENTITY, "There is no such page: `after` is the `next` of the one before."
-        )
-    return place

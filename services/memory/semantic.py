@@ -10,9 +10,10 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 
-from sqlalchemy import Text, Update, cast, delete, func, insert, select, text, tuple_, union_all, update
+from sqlalchemy import Text, Update, cast, delete, func, insert, select, text, union_all, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from common.pages import Place, paged
 from common.postgres import Database
 from common.problems import Problem
 from memory.embedding import Vector
@@ -61,7 +62,7 @@ class Memories:
     async def add(
         self, user_id: uuid.UUID, text: str, metadata: dict[str, str], vector: Vector
     ) -> tuple[KeptMemory, bool]:
-        """Keep ``text``, once: the memory, and whether it is new. Raises 409 over the quota."""
+        """Keep ``text`` once, with the last ``metadata``: the memory, and whether it is new. Over the quota 409."""
         size, most = _size(text, metadata), self._quota
         more = (
             upsert(Usage)
@@ -76,7 +77,8 @@ class Memories:
         new = insert(Memory).values(id=uuid.uuid4(), user_id=user_id, text=text, metadata_=metadata, embedding=vector)
         same = select(*_COLUMNS).where(Memory.user_id == user_id, func.md5(Memory.text) == func.md5(text))
         async with self._database.connect() as connection:
-            if row := (await connection.execute(same.limit(1))).one_or_none():
+            row = (await connection.execute(same.limit(1))).one_or_none()
+            if row and row.metadata == metadata:
                 return KeptMemory(*row), False
         async with self._database.begin() as connection:
             # This locks the row, so of several who add at once each sees what the one before has added.
@@ -84,8 +86,9 @@ class Memories:
                 sentence = f"You may have {most.count} memories of {most.bytes} bytes in all: delete some."
                 raise Problem(HTTPStatus.CONFLICT, sentence)
             if row := (await connection.execute(same.limit(1))).one_or_none():
-                await connection.execute(self._less(user_id, 1, size))
-                return KeptMemory(*row), False
+                await connection.execute(self._less(user_id, 1, _size(text, row.metadata)))
+                change = update(Memory).where(Memory.id == row.id).values(metadata_=metadata)
+                return KeptMemory(*(await connection.execute(change.returning(*_COLUMNS))).one()), False
             return KeptMemory(*(await connection.execute(new.returning(*_COLUMNS))).one()), True
 
     def _less(self, user_id: uuid.UUID, count: int, size: int) -> Update:
@@ -93,21 +96,18 @@ class Memories:
         return update(Usage).where(Usage.user_id == user_id).values(**less)
 
     async def page(
-        self, user_id: uuid.UUID, metadata: dict[str, str], after: tuple[datetime, uuid.UUID] | None, count: int
+        self, user_id: uuid.UUID, metadata: dict[str, str], after: Place | None, count: int
     ) -> Sequence[KeptMemory]:
         """The next ``count`` memories with this ``metadata``, newest first; ``after`` the last of the page before."""
-        order = tuple_(Memory.created_at, Memory.id)
-        statement = select(*_COLUMNS).where(Memory.user_id == user_id, Memory.metadata_.contains(metadata))
-        if after is not None:
-            statement = statement.where(order < tuple_(*after))
-        statement = statement.order_by(Memory.created_at.desc(), Memory.id.desc()).limit(count)
+        mine = select(*_COLUMNS).where(Memory.user_id == user_id, Memory.metadata_.contains(metadata))
         async with self._database.connect() as connection:
-            return [KeptMemory(*row) for row in await connection.execute(statement)]
+            return [KeptMemory(*row) for row in await connection.execute(paged(mine, Memory, after, count))]
 
-    async def delete_all(self, user_id: uuid.UUID, metadata: dict[str, str]) -> int:
-        """Forget all memories that have this ``metadata``. Returns how many they were."""
+    async def delete(self, user_id: uuid.UUID, metadata: dict[str, str], *only: uuid.UUID) -> int:
+        """Forget all memories (or ``only`` these) that have this ``metadata``. Returns how many they were."""
         size = func.octet_length(Memory.text) + func.octet_length(cast(Memory.metadata_, Text))
         these = delete(Memory).where(Memory.user_id == user_id, Memory.metadata_.contains(metadata))
+        these = these.where(Memory.id.in_(only)) if only else these
         gone = these.returning(size.label("size")).cte("gone")
         async with self._database.begin() as connection:
             count, bytes_ = (
@@ -155,15 +155,6 @@ class Memories:
             for _ in range(INDEXED_IN_A_ROW if self._large else 0):
                 if not (await connection.execute(statement.values(indexed=True))).rowcount:
                     break
-
-    async def delete(self, user_id: uuid.UUID, memory_id: uuid.UUID) -> bool:
-        """Forget the memory. False when ``user_id`` has no such."""
-        statement = delete(Memory).where(Memory.id == memory_id, Memory.user_id == user_id)
-        async with self._database.begin() as connection:
-            gone = (await connection.execute(statement.returning(Memory.text, Memory.metadata_))).one_or_none()
-            if gone is not None:
-                await connection.execute(self._less(user_id, 1, _size(*gone)))
-        return gone is not None
 
     async def forget_deleted_users(self) -> None:
         """Forget what belongs to users whom ``auth`` has deleted."""

@@ -15,6 +15,7 @@ from pydantic import BaseModel, StringConstraints
 from common import audit, calls, janitor, redis_store, service
 from common.callers import Callers
 from common.identity import Identities, Identity
+from common.pages import After, following
 from common.postgres import Database
 from common.problems import Problem
 from common.texts import Name, Text
@@ -44,9 +45,10 @@ class NewTask(BaseModel):
 
 
 class TaskList(BaseModel):
-    """Tasks, newest first."""
+    """Tasks, newest first. With ``next`` as ``after`` the next ones are given; none: there are no more."""
 
     tasks: list[Task]
+    next: str | None
 
 
 def create_app(settings: OrchestratorSettings) -> FastAPI:
@@ -106,8 +108,9 @@ def _add_tasks(app: FastAPI, tasks: Tasks, runs: Runs, identities: Identities, s
         return JSONResponse(task.model_dump(mode="json"), HTTPStatus.CREATED, place)
 
     @app.get("/tasks", tags=["tasks"])
-    async def newest(user: Caller, limit: Annotated[int, Query(ge=1, le=100)] = 20) -> TaskList:
-        return TaskList(tasks=list(await tasks.newest(user.user_id, limit)))
+    async def page(user: Caller, after: After, limit: Annotated[int, Query(ge=1, le=100)] = 20) -> TaskList:
+        found = await tasks.page(user.user_id, after, limit)
+        return TaskList(tasks=list(found), next=following(found, limit))
 
     @app.get("/tasks/{task_id}", tags=["tasks"])
     async def get(task_id: uuid.UUID, user: Caller) -> Task:

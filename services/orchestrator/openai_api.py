@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from functools import partial
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal
 
 import httpx
 from fastapi import FastAPI, Header, Request
@@ -33,12 +33,16 @@ log = logging.getLogger("openai")
 
 
 PASSED_ON = frozenset(
-    """audio chat_template_kwargs dimensions encoding_format frequency_penalty function_call functions logit_bias
-    logprobs min_p modalities parallel_tool_calls prediction presence_penalty prompt_cache_key reasoning
-    reasoning_effort repetition_penalty response_format safety_identifier seed service_tier stop stop_token_ids store
-    structured_outputs temperature tool_choice tools top_k top_logprobs top_p user verbosity""".split()  # noqa: SIM905
+    """audio chat_template_kwargs dimensions echo encoding_format frequency_penalty function_call functions include
+    instructions logit_bias logprobs min_p modalities parallel_tool_calls prediction presence_penalty prompt_cache_key
+    reasoning reasoning_effort repetition_penalty response_format safety_identifier seed service_tier stop
+    stop_token_ids store structured_outputs suffix temperature text tool_choice tools top_k top_logprobs top_p
+    truncation user verbosity""".split()  # noqa: SIM905
 )
 """What models are told as it came: nothing that makes an answer longer, or more than one."""
+QUESTIONS = ("messages", "prompt", "instructions", "input")
+
+type Tokens = Annotated[int | None, Field(ge=1)]
 
 
 class Asked(BaseModel):
@@ -60,22 +64,58 @@ class Asked(BaseModel):
         return body
 
 
-class Chat(Asked):
-    """What is said by now."""
+class Answered(Asked):
+    """What is asked for one answer, of no more tokens than MAX_TOKENS: under which names they are told, ``LONGEST``."""
 
-    messages: list[dict[str, Any]] = Field(min_length=1, max_length=1000)
+    LONGEST: ClassVar[tuple[str, ...]] = ("max_tokens",)
     stream: bool = False
-    metadata: Metadata | None = None
     stream_options: dict[str, Any] | None = None
     n: int | None = Field(default=None, ge=1, le=1)
-    max_tokens: int | None = Field(default=None, ge=1)
-    max_completion_tokens: int | None = Field(default=None, ge=1)
+
+
+class Chat(Answered):
+    """What is said by now."""
+
+    LONGEST = ("max_tokens", "max_completion_tokens")
+    messages: list[dict[str, Any]] = Field(min_length=1, max_length=1000)
+    metadata: Metadata | None = None
+    max_tokens: Tokens = None
+    max_completion_tokens: Tokens = None
+
+
+class Completions(Answered):
+    """A text that is to go on: one, for each has an answer of its own."""
+
+    prompt: str | list[int]
+    max_tokens: Tokens = None
+
+
+class Function(BaseModel):
+    """A tool that the client runs. Others the model's server would run, and reach what it reaches."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Literal["function"]
+
+
+class Responses(Answered):
+    """What OpenAI's newer interface asks. The model's server must keep nothing: it does not know our users apart."""
+
+    LONGEST = ("max_output_tokens",)
+    input: str | list[dict[str, Any]]
+    max_output_tokens: Tokens = None
+    metadata: dict[str, str] | None = None
+    store: Literal[False] | None = False
+    tools: list[Function] = []
 
 
 class Embeddings(Asked):
     """Texts that are to become vectors."""
 
     input: str | list[str] | list[int] | list[list[int]]
+
+
+PATHS = {"chat/completions": Chat, "completions": Completions, "responses": Responses, "embeddings": Embeddings}
 
 
 def install(
@@ -104,10 +144,10 @@ def install(
         name, asked = run.task.model, body.get("messages")
         if asked and recall.keeps:
             body["messages"] = await recall.before(asked)
-        shows = bool((body.get("stream_options") or {}).get("include_usage"))
-        if body.get("stream"):
+        shows = path == "responses" or bool((body.get("stream_options") or {}).get("include_usage"))
+        if body.get("stream") and path != "responses":
             body["stream_options"] = {**(body.get("stream_options") or {}), **ASKS_FOR_USAGE["stream_options"]}
-        read = estimated(json.dumps(body.get("messages") or body.get("input"), ensure_ascii=False))
+        read = estimated(json.dumps([body.get(one) for one in QUESTIONS], ensure_ascii=False))
         count = Count(read, hears=recall.keeps, shows=shows)
         with metrics.model_asked(name):
             async with model.passed_on(path, body) as answer:
@@ -132,21 +172,27 @@ def install(
                     runs.spending.add(recall.owner.user_id, name, count)
         return None
 
-    @app.post("/v1/chat/completions", tags=["OpenAI's interface"])
-    async def chat(asked: Chat, user: Caller, headers: Annotated[Headers, Header()], request: Request) -> Response:
-        body = asked.model_dump(exclude_unset=True)
-        metadata = asked.metadata or Metadata()
-        if body.pop("metadata", None) and metadata.model_extra:  # an empty one OpenAI's own server would refuse
-            body["metadata"] = metadata.model_extra
-        runs.check(user.user_id)
-        given = [name for name in ("max_tokens", "max_completion_tokens") if body.get(name)] or ["max_tokens"]
-        body |= {name: min(body.get(name) or settings.max_tokens, settings.max_tokens) for name in given}
-        return await passed_on(request, "chat/completions", body, await recalls.of(user, headers, metadata))
+    def add(path: str, kind: type[Asked]) -> None:
+        async def ask(asked: kind, user: Caller, headers: Annotated[Headers, Header()], request: Request) -> Response:  # type: ignore[valid-type]
+            body = asked.model_dump(exclude_unset=True)  # type: ignore[attr-defined]
+            metadata = Metadata()
+            if isinstance(asked, Chat) and body.pop("metadata", None):
+                metadata = asked.metadata or metadata
+                if metadata.model_extra:  # an empty one OpenAI's own server would refuse
+                    body["metadata"] = metadata.model_extra
+            runs.check(user.user_id)
+            if isinstance(asked, Answered):
+                given = [name for name in asked.LONGEST if body.get(name)] or asked.LONGEST[:1]
+                body |= {name: min(body.get(name) or settings.max_tokens, settings.max_tokens) for name in given}
+            if isinstance(asked, Responses):
+                body["store"] = False
+            headers = headers if isinstance(asked, Chat) else Headers()
+            return await passed_on(request, path, body, await recalls.of(user, headers, metadata))
 
-    @app.post("/v1/embeddings", tags=["OpenAI's interface"])
-    async def embeddings(asked: Embeddings, user: Caller, request: Request) -> Response:
-        nothing = await recalls.of(user, Headers(), Metadata())
-        return await passed_on(request, "embeddings", asked.model_dump(exclude_unset=True), nothing)
+        app.post(f"/v1/{path}", tags=["OpenAI's interface"], name=kind.__name__.lower())(ask)
+
+    for path, kind in PATHS.items():
+        add(path, kind)
 
     @app.get("/v1/models", tags=["OpenAI's interface"])
     async def list_models(_: Caller) -> dict[str, Any]:

@@ -136,13 +136,14 @@ class Count:
             return True
         self._hears &= "error" not in event
         self.heard += content_of(event, "delta")
-        return not self.told(event.get("usage")) or self._shows or bool(event.get("choices"))
+        usage = event.get("usage") or (event.get("response") or {}).get("usage")
+        return not self.told(usage) or self._shows or bool(event.get("choices"))
 
     def told(self, usage: Any) -> bool:
         """Take what a server says that it has used, if it says so."""
         if not isinstance(usage, dict):
             return False
-        total, read = usage.get("total_tokens"), usage.get("prompt_tokens") or 0
+        total, read = usage.get("total_tokens"), usage.get("prompt_tokens") or usage.get("input_tokens") or 0
         if type(total) is not int or type(read) is not int or not 0 <= read <= total:
             return False
         self.read, self.written, self._told = read, total - read, True

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import delete, func, insert, select, update
 
+from common.pages import Place, paged
 from common.postgres import Database, lock
 from common.problems import TooMany
 from orchestrator.tables import KeptTask
@@ -115,12 +116,11 @@ class Tasks:
             row = (await connection.execute(statement)).one_or_none()
         return None if row is None else shown(row)
 
-    async def newest(self, user_id: uuid.UUID, count: int) -> Sequence[Task]:
-        """The last ``count`` tasks of ``user_id``, newest first."""
-        order = (KeptTask.created_at.desc(), KeptTask.id)
-        statement = select(*_SHOWN).where(KeptTask.user_id == user_id).order_by(*order).limit(count)
+    async def page(self, user_id: uuid.UUID, after: Place | None, count: int) -> Sequence[Task]:
+        """The next ``count`` tasks of ``user_id``, newest first."""
+        mine = select(*_SHOWN).where(KeptTask.user_id == user_id)
         async with self._database.connect() as connection:
-            return [shown(row) for row in await connection.execute(statement)]
+            return [shown(row) for row in await connection.execute(paged(mine, KeptTask, after, count))]
 
     async def cancel(self, user_id: uuid.UUID, task_id: uuid.UUID) -> bool:
         """Stop a task that has not ended, forget one that has. False when ``user_id`` has no such task."""

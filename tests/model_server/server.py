@@ -5,6 +5,8 @@
     GET  /health                 200
     GET  /v1/models              the models below
     POST /v1/chat/completions    with and without "stream"
+    POST /v1/completions         the prompt goes on
+    POST /v1/responses           with and without "stream"
     POST /v1/embeddings          a vector for each text
 
 Its answer is a pure function of the request: what the system messages said, how much was said before, and the last
@@ -118,6 +120,10 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(length)
         if self.path == "/v1/embeddings":
             return self._embeddings(body)
+        if self.path == "/v1/completions":
+            return self._completion(json.loads(body))
+        if self.path == "/v1/responses":
+            return self._response(json.loads(body))
         if self.path != "/v1/chat/completions":
             return self._error(404, "there is nothing here")
         try:
@@ -147,6 +153,41 @@ class Handler(BaseHTTPRequestHandler):
         self._send(
             200, {"object": "list", "model": "echo", "data": data, "usage": {"prompt_tokens": 1, "total_tokens": 1}}
         )
+
+    def _completion(self, asked: dict[str, Any]) -> None:
+        received[:] = [*received[-20:], asked]
+        choice = {"index": 0, "text": f"{asked['prompt']}, and so on", "finish_reason": "stop", "logprobs": None}
+        said = {"id": "1", "created": 0, "object": "text_completion", "model": asked["model"], "choices": [choice]}
+        self._send(200, {**said, "usage": {"prompt_tokens": 4, "completion_tokens": 3, "total_tokens": 7}})
+
+    def _response(self, asked: dict[str, Any]) -> None:
+        received[:] = [*received[-20:], asked]
+        text = f"You asked: {json.dumps(asked['input'])}"
+        item = {"type": "message", "id": "m", "role": "assistant", "status": "completed",
+                "content": [{"type": "output_text", "text": text, "annotations": []}]}  # fmt: skip
+        said = {"id": "r", "object": "response", "created_at": 0, "model": asked["model"], "status": "completed",
+                "output": [item], "parallel_tool_calls": False, "tool_choice": "auto", "tools": []}  # fmt: skip
+        details = {"input_tokens_details": {"cached_tokens": 0}, "output_tokens_details": {"reasoning_tokens": 0}}
+        usage = {"input_tokens": 5, "output_tokens": 2, "total_tokens": 7, **details}
+        if not asked.get("stream"):
+            self._send(200, {**said, "usage": usage})
+            return
+        delta = {"item_id": "m", "output_index": 0, "content_index": 0, "delta": text, "logprobs": []}
+        events = [
+            {"type": "response.created", "response": {**said, "output": [], "status": "in_progress", "usage": None}},
+            {"type": "response.output_text.delta", **delta},
+            {"type": "response.completed", "response": {**said, "usage": usage}},
+        ]
+        lines = [
+            f"event: {one['type']}\ndata: {json.dumps({**one, 'sequence_number': at})}\n\n"
+            for at, one in enumerate(events)
+        ]
+        data = "".join(lines).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
 
     def _call(self, name: str) -> None:
         call = {"id": "call-1", "type": "function", "function": {"name": name, "arguments": '{"what": "the sky"}'}}

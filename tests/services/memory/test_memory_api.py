@@ -477,3 +477,17 @@ async def test_a_text_is_kept_once(http: httpx.AsyncClient, user: dict[str, str]
     assert len({one.json()["id"] for one in answers}) == 1
     assert len((await http.get("/memories", headers=user)).json()["memories"]) == 1
     assert (await http.post("/memories", json=bodies[0], headers=other)).status_code == 201
+
+
+async def test_the_last_metadata_of_a_text_count(
+    http: httpx.AsyncClient, database: dict[str, Any], user: dict[str, str]
+) -> None:
+    kept = await add(http, user, TEXTS[0], of="a long time ago")
+    again = await http.post("/memories", json={"text": TEXTS[0], "metadata": {"of": "now"}}, headers=user)
+    assert (again.status_code, again.json()) == (200, {**kept, "metadata": {"of": "now"}})
+    assert (await http.get(f"/memories/{kept['id']}", headers=user)).json() == again.json()
+    counted = "SELECT bytes - octet_length(text) - octet_length(metadata::text) AS more FROM memory.usage"
+    rows = await execute(
+        database, f"{counted} JOIN memory.memories USING (user_id) WHERE id = $1", uuid.UUID(kept["id"])
+    )
+    assert rows == "<Record more=0>"

@@ -12,6 +12,7 @@ import agents
 import httpx
 import openai
 import pytest
+from conftest_stores import execute
 from neighbours import Neighbour, bearer, user_of
 
 type Start = Callable[..., Awaitable[httpx.AsyncClient]]
@@ -191,7 +192,7 @@ async def test_it_waits_for_a_place_and_gives_it_back(
     assert {one.status_code for one in answers} == {200}
     stream = await http.post("/v1/chat/completions", json={**asked, "stream": True}, headers=user)
     assert stream.text.endswith("data: [DONE]\n\n")
-    assert (await http.get("/tasks", headers=user)).json() == {"tasks": []}
+    assert (await http.get("/tasks", headers=user)).json()["tasks"] == []
 
 
 async def test_an_agent_uses_its_tools(client: openai.AsyncOpenAI, received: list[dict[str, Any]]) -> None:
@@ -236,3 +237,61 @@ async def test_errors_and_models_are_as_clients_know_them(http: httpx.AsyncClien
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
     wrong = await ask(json={"model": "echo", "messages": []})
     assert (wrong.status_code, wrong.json()["error"]["type"]) == (400, "invalid_request_error")
+
+
+async def used(http: httpx.AsyncClient, name: str, database: dict[str, Any]) -> str:
+    """What ``name`` has spent, once that is kept."""
+    async with asyncio.timeout(10):
+        while not (kept := await execute(database, SPENT, uuid.UUID(user_of(name)))):
+            await asyncio.sleep(0.1)
+    return kept
+
+
+SPENT = "SELECT tokens FROM orchestrator.spent WHERE user_id = $1"
+
+
+async def test_a_text_goes_on(
+    client: openai.AsyncOpenAI, http: httpx.AsyncClient, received: list[dict[str, Any]], database: dict[str, Any]
+) -> None:
+    answer = await client.completions.create(model="echo", prompt="One", max_tokens=10**6, temperature=0.5)
+    assert answer.choices[0].text == "One, and so on"
+    assert (received[-1]["max_tokens"], received[-1]["temperature"]) == (4096, 0.5)
+    assert await used(http, client.api_key, database) == "<Record tokens=7>"
+    wrong: dict[str, Any]
+    for wrong in ({"prompt": ["One", "Two"]}, {"n": 2}, {"best_of": 9}):
+        with pytest.raises(openai.BadRequestError):
+            await client.completions.create(**{"model": "echo", "prompt": "One", **wrong})
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_agent_as_it_is_made_by_default(
+    client: openai.AsyncOpenAI, http: httpx.AsyncClient, received: list[dict[str, Any]], database: dict[str, Any],
+    stream: bool,
+) -> None:  # fmt: skip
+    """OpenAI's agents ask ``/v1/responses`` unless they are told otherwise."""
+    agents.set_tracing_disabled(True)
+    agent = agents.Agent(name="painter", model=agents.OpenAIResponsesModel(model="echo", openai_client=client))
+    if stream:
+        running = agents.Runner.run_streamed(agent, "Which colour?")
+        kinds = [event.data.type async for event in running.stream_events() if event.type == "raw_response_event"]
+        assert kinds == ["response.created", "response.output_text.delta", "response.completed"]
+        said = running.final_output
+    else:
+        said = (await agents.Runner.run(agent, "Which colour?")).final_output
+    assert "Which colour?" in said
+    assert (received[-1]["max_output_tokens"], received[-1]["store"]) == (4096, False)
+    assert await used(http, client.api_key, database) == "<Record tokens=7>"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"store": True}, {"previous_response_id": "another's"}, {"background": True}, {"conversation": "another's"},
+     {"tools": [{"type": "mcp", "server_label": "x", "server_url": "http://postgres:5432"}]}],
+    ids=["store", "previous", "background", "conversation", "tool of the server"],
+)  # fmt: skip
+async def test_the_models_server_keeps_nothing_and_runs_no_tools(
+    client: openai.AsyncOpenAI, received: list[dict[str, Any]], wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(openai.BadRequestError):
+        await client.responses.create(model="echo", input="x", extra_body=wrong)
+    assert received == []

@@ -83,8 +83,12 @@ async def test_tasks_are_listed_newest_first_and_only_to_their_owner(
     ids = [(await ask(http, user, f"task {number}")).json()["id"] for number in range(3)]
     listed = (await http.get("/tasks", headers=user)).json()["tasks"]
     assert [one["id"] for one in listed] == ids[::-1]
-    assert len((await http.get("/tasks?limit=2", headers=user)).json()["tasks"]) == 2
-    assert (await http.get("/tasks", headers=other)).json() == {"tasks": []}
+    first = (await http.get("/tasks?limit=2", headers=user)).json()
+    rest = (await http.get("/tasks", params={"limit": 2, "after": first["next"]}, headers=user)).json()
+    assert [[one["id"] for one in page["tasks"]] for page in (first, rest)] == [ids[:0:-1], ids[:1]]
+    assert rest["next"] is None
+    assert (await http.get("/tasks?after=x", headers=user)).status_code == 422
+    assert (await http.get("/tasks", headers=other)).json()["tasks"] == []
     assert (await http.get(f"/tasks/{ids[0]}", headers=other)).status_code == 404
     assert (await http.get(f"/tasks/{ids[0]}", headers=user)).status_code == 200
 

@@ -85,7 +85,7 @@ async def test_the_model_stops_for_who_has_left_and_never_begins_for_who_waited(
             client.join()
         time.sleep(2)
         assert (holding.asked, holding.there) == (1, 0)
-        assert http.get("/tasks", headers=user).json() == {"tasks": []}
+        assert http.get("/tasks", headers=user).json()["tasks"] == []
 
 
 async def test_a_model_has_places_of_its_own(
