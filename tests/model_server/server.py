@@ -173,7 +173,7 @@ class Handler(BaseHTTPRequestHandler):
             self._send(200, {**said, "usage": usage})
             return
         delta = {"item_id": "m", "output_index": 0, "content_index": 0, "delta": text, "logprobs": []}
-        events = [
+        events: list[dict[str, Any]] = [
             {"type": "response.created", "response": {**said, "output": [], "status": "in_progress", "usage": None}},
             {"type": "response.output_text.delta", **delta},
             {"type": "response.completed", "response": {**said, "usage": usage}},

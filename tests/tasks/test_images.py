@@ -558,8 +558,8 @@ def test_a_password_from_a_file_is_not_to_be_seen(container: str, tmp_path: Path
     (tmp_path / "password").write_text("from-a-file-9\n")
     (tmp_path / "password").chmod(0o444)
     tmp_path.chmod(0o755)
-    words = ("--volume", f"{tmp_path}/password:/run/secrets/password:ro")
-    words += ("--env", f"{store.upper()}_PASSWORD_FILE=/run/secrets/password", "--tmpfs", "/run/postgresql:mode=1777")
+    words = ["--volume", f"{tmp_path}/password:/run/secrets/password:ro", "--tmpfs", "/run/postgresql:mode=1777"]
+    words += ["--env", f"{store.upper()}_PASSWORD_FILE=/run/secrets/password"]
     assert docker("run", "--detach", "--name", container, *CONFINED, *words, ref(store)).returncode == 0
     wait_healthy(container)
     assert "from-a-file-9" not in docker("inspect", container).stdout
