@@ -20,7 +20,6 @@ from auth.tables import ApiKey, User
 from common.identity import PREFIX
 from common.postgres import Database, lock
 from common.problems import Problem
-from common.tokens import scope_text
 
 
 class Described(BaseModel):
@@ -65,7 +64,7 @@ class ApiKeys:
         """Make a key of ``user_id``, good for ``scopes`` and for ``life``. It is shown here and never again. Raises 409
         when there are too many."""
         key = new_key()
-        of_key = {"hint": key[: len(PREFIX) + 4], "digest": digest(key), "scopes": scope_text(scopes)}
+        of_key = {"hint": key[: len(PREFIX) + 4], "digest": digest(key), "scopes": " ".join(sorted(scopes))}
         new = insert(ApiKey).values(id=uuid.uuid4(), user_id=user_id, name=name, expires_at=func.now() + life, **of_key)
         working = select(func.count()).select_from(ApiKey).where(ApiKey.user_id == user_id, *_GOOD)
         async with self._database.begin() as connection:
@@ -77,17 +76,13 @@ class ApiKeys:
     async def list(self, user_id: uuid.UUID) -> Sequence[Described]:
         """The keys of ``user_id`` that work, oldest first."""
         mine = select(*_DESCRIPTION).where(ApiKey.user_id == user_id, *_GOOD)
-        async with self._database.connect() as connection:
-            return [
-                Described.model_validate(row)
-                for row in await connection.execute(mine.order_by(ApiKey.created_at, ApiKey.id))
-            ]
+        rows = await self._database.rows(mine.order_by(ApiKey.created_at, ApiKey.id))
+        return [Described.model_validate(row) for row in rows]
 
     async def revoke(self, user_id: uuid.UUID, key_id: uuid.UUID) -> None:
         """Make a key of ``user_id`` worthless from now on."""
         statement = update(ApiKey).where(ApiKey.id == key_id, ApiKey.user_id == user_id, *_GOOD)
-        async with self._database.connect() as connection:
-            await connection.execute(statement.values(revoked_at=func.now()))
+        await self._database.rows(statement.values(revoked_at=func.now()))
 
     async def owner(self, key: str) -> Row[Any] | None:
         """The key, and its user's ``user_id`` and ``username``; none when it is nobody's, revoked or expired."""
@@ -96,5 +91,4 @@ class ApiKeys:
             .join(User, User.id == ApiKey.user_id)
             .where(ApiKey.digest == digest(key), User.disabled_at.is_(None), *_GOOD)
         )
-        async with self._database.connect() as connection:
-            return (await connection.execute(statement)).one_or_none()
+        return await self._database.row(statement)

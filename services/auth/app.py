@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
-from fastapi import Depends, FastAPI, Form, Request, Response
+from fastapi import Body, Depends, FastAPI, Form, Request, Response
 from fastapi.security import OAuth2PasswordRequestForm
 from pydantic import BaseModel, Field, SecretStr, StringConstraints
 
@@ -55,12 +55,6 @@ class NewPassword(Password):
 
 
 type Proven = Callable[[Request, Caller, SecretStr], Awaitable[Account]]
-
-
-class UserChange(BaseModel):
-    """What an administrator changes."""
-
-    disabled: bool
 
 
 class AccessToken(BaseModel):
@@ -196,9 +190,9 @@ def _add_users(
         await tokens.end_all(known.user_id)
 
     @app.patch("/users/{username}", tags=["administration"])
-    async def change_user(username: Username, change: UserChange, admin: Admin) -> Account:
-        event = "user disabled" if change.disabled else "user enabled"
-        return await ended(await users.change(username, disabled=change.disabled), event, admin)
+    async def change_user(username: Username, disabled: Annotated[bool, Body(embed=True)], admin: Admin) -> Account:
+        event = "user disabled" if disabled else "user enabled"
+        return await ended(await users.change(username, disabled=disabled), event, admin)
 
     @app.delete("/users/{username}", status_code=HTTPStatus.NO_CONTENT, tags=["administration"])
     async def delete_user(username: Username, admin: Admin) -> None:

@@ -45,7 +45,7 @@ class Tokens:
         key = await self._keyring.current()
         said = {
             "iss": tokens.ISSUER, "aud": list(audience), "sub": str(claims.user_id), "name": claims.username,
-            "jti": claims.token_id, "scope": tokens.scope_text(claims.scopes),
+            "jti": claims.token_id, "scope": " ".join(sorted(claims.scopes)),
             "iat": claims.issued_at, "exp": int(claims.expires_at.timestamp()),
         }  # fmt: skip
         return jwt.encode(said, key.private, algorithm=tokens.ALGORITHM, headers={"kid": key.kid})

@@ -62,26 +62,24 @@ class Users:
         # A name that nobody can have is looked for all the same, as one that nobody has.
         name = username.lower() if re.fullmatch(USERNAME, username) else ""
         statement = select(*_ACCOUNT, User.password_hash).where(User.username == name, User.disabled_at.is_(None))
-        async with self._database.connect() as connection:
-            row = (await connection.execute(statement)).one_or_none()
+        row = await self._database.row(statement)
         kept = row.password_hash if row else None
         if not await self._passwords.matches(kept, password) or row is None:
             return None
         if self._passwords.outdated(row.password_hash):
-            await self._replace(row.id, row.password_hash, await self._passwords.hash_again(password))
+            same = update(User).where(User.id == row.id, User.password_hash == row.password_hash)
+            await self._database.rows(same.values(password_hash=await self._passwords.hash_again(password)))
         return Account(*row[:5])
 
     async def known(self, username: str) -> bool:
         """Whether anybody has this name."""
-        async with self._database.connect() as connection:
-            named = select(User.id).where(User.username == username.lower().replace("\x00", ""))
-            return (await connection.execute(named)).one_or_none() is not None
+        named = select(User.id).where(User.username == username.lower().replace("\x00", ""))
+        return await self._database.row(named) is not None
 
     async def change_password(self, account: Account, new: str) -> None:
         """Make ``new`` the password of ``account``. Raises 422 when it is weak."""
         password_hash = await self._passwords.hash(new, account.username)
-        async with self._database.connect() as connection:
-            await connection.execute(update(User).where(User.id == account.id).values(password_hash=password_hash))
+        await self._database.rows(update(User).where(User.id == account.id).values(password_hash=password_hash))
 
     async def change(self, username: str, *, disabled: bool | None = None, admin: bool | None = None) -> Account | None:
         """Disable or enable a user, make or unmake it an administrator. None when there is no such user."""
@@ -89,8 +87,7 @@ class Users:
         if admin is not None:
             values["is_admin"] = admin
         statement = update(User).where(User.username == username.lower()).values(**values).returning(*_ACCOUNT)
-        async with self._database.connect() as connection:
-            row = (await connection.execute(statement)).one_or_none()
+        row = await self._database.row(statement)
         return None if row is None else Account(*row)
 
     async def delete(self, username: str) -> Account | None:
@@ -101,8 +98,3 @@ class Users:
             if row is not None:
                 await connection.execute(upsert(DeletedUser).values(id=row.id).on_conflict_do_nothing())
         return None if row is None else Account(*row)
-
-    async def _replace(self, user_id: uuid.UUID, old: str, new: str) -> None:
-        statement = update(User).where(User.id == user_id, User.password_hash == old).values(password_hash=new)
-        async with self._database.connect() as connection:
-            await connection.execute(statement)

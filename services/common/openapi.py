@@ -26,8 +26,6 @@ PROBLEM = {
     },
 }
 ALWAYS = (400, 401, 403, 409, 422, 429, 503, 504)
-WITH_BODY = (413,)
-WITH_NAME = (404,)
 
 
 def install(app: FastAPI) -> None:
@@ -50,8 +48,8 @@ def _with_problems(schema: dict[str, Any]) -> dict[str, Any]:
     for path, operations in schema["paths"].items():
         for operation in operations.values():
             statuses = [*ALWAYS]
-            statuses += WITH_BODY if "requestBody" in operation else ()
-            statuses += WITH_NAME if "{" in path else ()
+            statuses += (413,) if "requestBody" in operation else ()
+            statuses += (404,) if "{" in path else ()
             for status in statuses:
                 said = {"description": HTTPStatus(status).phrase, "content": reference}
                 if str(status) not in operation["responses"] or status == HTTPStatus.UNPROCESSABLE_ENTITY:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import asyncpg
-from sqlalchemy import URL, MetaData, event, text
+from sqlalchemy import URL, Executable, MetaData, Row, event, text
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -102,6 +102,16 @@ class Database:
         """
         async with self._connected(self.engine) as connection:
             yield connection
+
+    async def rows(self, statement: Executable, values: Any = None) -> Sequence[Row[Any]]:
+        """What a statement gives that stands for itself; nothing where it gives no rows. Raises as ``connect``."""
+        async with self.connect() as connection:
+            result = await connection.execute(statement, values)
+            return result.all() if result.returns_rows else ()
+
+    async def row(self, statement: Executable) -> Row[Any] | None:
+        """The first row of these."""
+        return next(iter(await self.rows(statement)), None)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:

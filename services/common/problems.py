@@ -93,7 +93,9 @@ def _answer(request: Request, status: int, detail: str, headers: Any = None, mor
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - Starlette calls it for nothing else
     if isinstance(error, Unavailable) and not isinstance(error, Busy):
-        log.warning(error.detail, extra={"cause": _kind(error.__cause__)})
+        # Without its text: a driver's messages can hold what was sent.
+        cause = type(error.__cause__)
+        log.warning(error.detail, extra={"cause": f"{cause.__module__}.{cause.__qualname__}"})
         metrics.UNAVAILABLE.labels(error.what).inc()
     return _answer(request, error.status_code, error.detail, error.headers, getattr(error, "more", None))
 
@@ -113,8 +115,3 @@ async def _no_redis(request: Request, error: Exception) -> Response:
     unavailable = Unavailable("Redis")
     unavailable.__cause__ = error
     return await _refused(request, unavailable)
-
-
-def _kind(error: BaseException | None) -> str:
-    """What went wrong, without the text: a driver's messages can hold what was sent."""
-    return "" if error is None else f"{type(error).__module__}.{type(error).__qualname__}"

@@ -7,7 +7,6 @@ token that was exchanged for one service has that of the user's token or API key
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -96,8 +95,3 @@ async def still_counts(redis: Redis, claims: Claims) -> None:
     one, until = await redis.mget(revoked(claims.token_id), ended(claims.user_id))
     if one is not None or (until is not None and claims.issued_at <= float(until)):
         raise unauthorized("The access token was revoked.", error="invalid_token")
-
-
-def scope_text(scopes: Iterable[str]) -> str:
-    """Scopes as a token has them."""
-    return " ".join(sorted(scopes))

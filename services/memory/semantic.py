@@ -100,8 +100,7 @@ class Memories:
     ) -> Sequence[KeptMemory]:
         """The next ``count`` memories with this ``metadata``, newest first; ``after`` the last of the page before."""
         mine = select(*_COLUMNS).where(Memory.user_id == user_id, Memory.metadata_.contains(metadata))
-        async with self._database.connect() as connection:
-            return [KeptMemory(*row) for row in await connection.execute(paged(mine, Memory, after, count))]
+        return [KeptMemory(*row) for row in await self._database.rows(paged(mine, Memory, after, count))]
 
     async def delete(self, user_id: uuid.UUID, metadata: dict[str, str], *only: uuid.UUID) -> int:
         """Forget all memories (or ``only`` these) that have this ``metadata``. Returns how many they were."""
@@ -120,8 +119,7 @@ class Memories:
     async def get(self, user_id: uuid.UUID, memory_id: uuid.UUID) -> KeptMemory | None:
         """The memory, if ``user_id`` has it."""
         statement = select(*_COLUMNS).where(Memory.id == memory_id, Memory.user_id == user_id)
-        async with self._database.connect() as connection:
-            row = (await connection.execute(statement)).one_or_none()
+        row = await self._database.row(statement)
         return None if row is None else KeptMemory(*row)
 
     async def search(
@@ -141,8 +139,7 @@ class Memories:
                 await connection.execute(_THOROUGHLY)
                 rows = (await connection.execute(both)).all()
         if len(rows) < top_k:
-            async with self._database.connect() as connection:
-                rows = (await connection.execute(nearest.order_by(Memory.id))).all()
+            rows = await self._database.rows(nearest.order_by(Memory.id))
         return [Found(*row[:4], 1 - float(row[4])) for row in rows]
 
     async def index_large(self) -> None:

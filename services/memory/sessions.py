@@ -90,8 +90,7 @@ class Sessions:
 
     async def last(self, user_id: uuid.UUID, session: str, count: int) -> list[Message]:
         """The last ``count`` messages, oldest first; none when there is no such session."""
-        async with self._database.connect() as connection:
-            kept = (await connection.execute(_LAST, {"of": user_id, "name": session, "count": count})).all()
+        kept = await self._database.rows(_LAST, {"of": user_id, "name": session, "count": count})
         return [Message(role=role, content=content) for role, content in reversed(kept)]
 
     async def clear(self, user_id: uuid.UUID, session: str) -> bool:

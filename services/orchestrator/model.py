@@ -53,7 +53,6 @@ class Model:
         )
         self._url = url
         self._api_key = api_key
-        self._endpoint = f"{url}/chat/completions"
         # Without what may stand before an @.
         self._place = f"{httpx.URL(url).scheme}://{httpx.URL(url).netloc.decode()}"
 
@@ -124,7 +123,7 @@ class Model:
 
     @asynccontextmanager
     async def _asked(self, body: dict[str, object]) -> AsyncIterator[EventSource]:
-        request = self.http.build_request("POST", self._endpoint, json=body)
+        request = self.http.build_request("POST", f"{self._url}/chat/completions", json=body)
         async for attempt in AsyncRetrying(
             stop=stop_after_attempt(ATTEMPTS),
             wait=wait_random_exponential(multiplier=0.25, max=4),

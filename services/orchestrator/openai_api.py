@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from functools import partial
 from http import HTTPStatus
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import httpx
 from fastapi import FastAPI, Header, Request
@@ -30,7 +30,6 @@ from orchestrator.spending import Count, content_of, estimated
 from orchestrator.tasks import new_task
 
 log = logging.getLogger("openai")
-
 
 PASSED_ON = frozenset(
     """audio chat_template_kwargs dimensions echo encoding_format frequency_penalty function_call functions include
@@ -65,9 +64,8 @@ class Asked(BaseModel):
 
 
 class Answered(Asked):
-    """What is asked for one answer, of no more tokens than MAX_TOKENS: under which names they are told, ``LONGEST``."""
+    """What is asked for one answer: of no more tokens than MAX_TOKENS, whichever of its fields says how many."""
 
-    LONGEST: ClassVar[tuple[str, ...]] = ("max_tokens",)
     stream: bool = False
     stream_options: dict[str, Any] | None = None
     n: int | None = Field(default=None, ge=1, le=1)
@@ -76,7 +74,6 @@ class Answered(Asked):
 class Chat(Answered):
     """What is said by now."""
 
-    LONGEST = ("max_tokens", "max_completion_tokens")
     messages: list[dict[str, Any]] = Field(min_length=1, max_length=1000)
     metadata: Metadata | None = None
     max_tokens: Tokens = None
@@ -101,7 +98,6 @@ class Function(BaseModel):
 class Responses(Answered):
     """What OpenAI's newer interface asks. The model's server must keep nothing: it does not know our users apart."""
 
-    LONGEST = ("max_output_tokens",)
     input: str | list[dict[str, Any]]
     max_output_tokens: Tokens = None
     metadata: dict[str, str] | None = None
@@ -128,17 +124,6 @@ def install(
         if name not in models:
             raise Problem(HTTPStatus.NOT_FOUND, f"There is no model called {name[:200]} here.", code="model_not_found")
         return {"id": name, "object": "model", "created": 0, "owned_by": "vllm-swarm"}
-
-    async def passed_on(request: Request, path: str, body: dict[str, Any], recall: Recall) -> Response:
-        name = shown(body["model"])["id"]
-        task = new_task(f"{path} of OpenAI's interface", name, None, settings.longest_seconds)
-        async with AsyncExitStack() as stack:
-            work = partial(asked_of, models[name], path, body, recall)
-            run = await stack.enter_async_context(runs.start(task, recall.owner, work))
-            first = await run.next(request)
-            if isinstance(first, Response):
-                return first
-            return StreamingResponse(_told(first, run, stack.pop_all()), media_type="text/event-stream")
 
     async def asked_of(model: Model, path: str, body: dict[str, Any], recall: Recall, run: Run) -> Response | None:
         name, asked = run.task.model, body.get("messages")
@@ -182,12 +167,22 @@ def install(
                     body["metadata"] = metadata.model_extra
             runs.check(user.user_id)
             if isinstance(asked, Answered):
-                given = [name for name in asked.LONGEST if body.get(name)] or asked.LONGEST[:1]
+                names = [name for name in type(asked).model_fields if name.startswith("max_")]
+                given = [name for name in names if body.get(name)] or names[:1]
                 body |= {name: min(body.get(name) or settings.max_tokens, settings.max_tokens) for name in given}
             if isinstance(asked, Responses):
                 body["store"] = False
             headers = headers if isinstance(asked, Chat) else Headers()
-            return await passed_on(request, path, body, await recalls.of(user, headers, metadata))
+            recall = await recalls.of(user, headers, metadata)
+            name = shown(body["model"])["id"]
+            task = new_task(f"{path} of OpenAI's interface", name, None, settings.longest_seconds)
+            async with AsyncExitStack() as stack:
+                work = partial(asked_of, models[name], path, body, recall)
+                run = await stack.enter_async_context(runs.start(task, recall.owner, work))
+                first = await run.next(request)
+                if isinstance(first, Response):
+                    return first
+                return StreamingResponse(_told(first, run, stack.pop_all()), media_type="text/event-stream")
 
         app.post(f"/v1/{path}", tags=["OpenAI's interface"], name=kind.__name__.lower())(ask)
 

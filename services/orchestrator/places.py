@@ -97,11 +97,9 @@ class Places:
 
     async def adopt(self) -> Sequence[tuple[Task, Owner]]:
         """Take over what dead processes left."""
-        async with self._database.connect() as connection:
-            rows = (await connection.execute(_ADOPT, {"worker": self.worker, "lease": LEASE_SECONDS})).all()
+        rows = await self._database.rows(_ADOPT, {"worker": self.worker, "lease": LEASE_SECONDS})
         return [(shown(row), Owner(row.user_id, row.username, row.token)) for row in rows]
 
     async def release(self, ids: Collection[uuid.UUID]) -> None:
         """Say that we are at nothing but the tasks ``ids``: others take over what else has not ended, at once."""
-        async with self._database.connect() as connection:
-            await connection.execute(_RELEASE, {"worker": self.worker, "ids": list(ids)})
+        await self._database.rows(_RELEASE, {"worker": self.worker, "ids": list(ids)})

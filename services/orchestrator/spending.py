@@ -50,8 +50,7 @@ class Spending:
         if time.monotonic() - since < LOOK_SECONDS:
             return tokens
         today = select(Spent.tokens).where(Spent.user_id == user_id, Spent.day == datetime.now(UTC).date())
-        async with self._database.connect() as connection:
-            tokens = (await connection.execute(today)).scalar_one_or_none() or 0
+        tokens = next((row.tokens for row in await self._database.rows(today)), 0)
         if len(self._known) >= MOST_KNOWN:
             self._known.clear()
         self._known[user_id] = (time.monotonic(), tokens)
@@ -74,8 +73,7 @@ class Spending:
         rows = [{"user_id": user_id, "day": day, "tokens": counted[user_id]} for user_id in sorted(counted)]
         statement = upsert(Spent).values(rows)
         more = {"tokens": Spent.tokens + statement.excluded.tokens}
-        async with self._database.connect() as connection:
-            await connection.execute(statement.on_conflict_do_update(index_elements=["user_id", "day"], set_=more))
+        await self._database.rows(statement.on_conflict_do_update(index_elements=["user_id", "day"], set_=more))
         self._counted.subtract(counted)
         for user_id in counted:
             self._known.pop(user_id, None)

@@ -112,15 +112,13 @@ class Tasks:
     async def get(self, user_id: uuid.UUID, task_id: uuid.UUID) -> Task | None:
         """The task, if ``user_id`` has it."""
         statement = select(*_SHOWN).where(KeptTask.id == task_id, KeptTask.user_id == user_id)
-        async with self._database.connect() as connection:
-            row = (await connection.execute(statement)).one_or_none()
+        row = await self._database.row(statement)
         return None if row is None else shown(row)
 
     async def page(self, user_id: uuid.UUID, after: Place | None, count: int) -> Sequence[Task]:
         """The next ``count`` tasks of ``user_id``, newest first."""
         mine = select(*_SHOWN).where(KeptTask.user_id == user_id)
-        async with self._database.connect() as connection:
-            return [shown(row) for row in await connection.execute(paged(mine, KeptTask, after, count))]
+        return [shown(row) for row in await self._database.rows(paged(mine, KeptTask, after, count))]
 
     async def cancel(self, user_id: uuid.UUID, task_id: uuid.UUID) -> bool:
         """Stop a task that has not ended, forget one that has. False when ``user_id`` has no such task."""
@@ -134,14 +132,12 @@ class Tasks:
 
     async def remove(self, task_id: uuid.UUID) -> None:
         """Forget a task, whoever's it is."""
-        async with self._database.connect() as connection:
-            await connection.execute(delete(KeptTask).where(KeptTask.id == task_id))
+        await self._database.rows(delete(KeptTask).where(KeptTask.id == task_id))
 
     async def forget_old(self) -> None:
         """Forget what is past its time, what is more than ``MOST`` of one user, and what is of deleted users."""
         late = update(KeptTask).where(KeptTask.state.in_(UNFINISHED), KeptTask.deadline < func.now())
-        async with self._database.connect() as connection:
-            await connection.execute(late.values(state="failed", error=LOST, token=None))
+        await self._database.rows(late.values(state="failed", error=LOST, token=None))
         old = "updated_at < now() - make_interval(secs => :ttl)"
         await self._database.forget("orchestrator.tasks", old, _TOO_MANY, ttl=self._ttl)
 
