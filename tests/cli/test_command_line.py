@@ -144,7 +144,8 @@ def test_doit_still_has_what_ours_stands_in_for() -> None:
     assert "parsing options: " in inspect.getsource(cmdparse.CmdParse.parse_only)
     assert 'all_args[0] == "--help"' in inspect.getsource(doit_cmd.DoitMain.run)
     assert list(inspect.signature(cmd_help.Help.print_usage).parameters) == ["self", "cmds"]
-    assert "self.waiting_me = set()" in inspect.getsource(doit_control.ExecNode.__init__)
+    # Of the whole file: in this process another test may have put our node in the place of doit's.
+    assert "self.waiting_me = set()" in inspect.getsource(doit_control)
     assert " ExecNode(" in inspect.getsource(doit_control.TaskDispatcher)
     assert " Dependency(" in inspect.getsource(cmd_base.DoitCmdBase)
 
