@@ -81,6 +81,8 @@ _HINTS = tuple(
         (r'failed to (?:calculate checksum|compute cache key).*?"/?([^"]+)": not found',
          "`{0}` is not in the build context: is the path right, seen from `context:`, and does no .dockerignore "
          "exclude it?"),
+        (r"unable to start container process: waiting for init",
+         "the step did not begin, for the engine could not start it: run the same command again"),
         (r"no such host|Temporary failure|Could not resolve|Name or service not known|Network is unreachable"
          r"|i/o timeout|Connection (?:refused|timed out|reset)|proxyconnect|EAI_AGAIN|ReadTimeoutError"
          r"|Unable to connect to|client error \(Connect\)",

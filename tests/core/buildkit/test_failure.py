@@ -176,6 +176,11 @@ def test_killed_for_memory() -> None:
         ("error: Failed to fetch: `x`\n  client error (Connect)\n  operation timed out", "name service"),
         ("failed to read dockerfile: failed to fetch remote x: Could not resolve host: git.example", "name service"),
         ("curl: (6) Could not resolve host: example.org", "name service"),
+        (
+            "runc run failed: unable to start container process: waiting for init preliminary setup: read init-p: "
+            "connection reset by peer",
+            "run the same command again",
+        ),
         ("[Errno -3] Temporary failure in name resolution", "name service"),
         ("virtual memory exhausted: Cannot allocate memory", "memory ran out"),
         ("/bin/sh: 1: gcc: not found", "missing in this stage (`gcc`)"),
