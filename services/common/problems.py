@@ -94,8 +94,8 @@ async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - Starlette calls it for nothing else
     if isinstance(error, Unavailable) and not isinstance(error, Busy):
         # Without its text: a driver's messages can hold what was sent.
-        cause = type(error.__cause__)
-        log.warning(error.detail, extra={"cause": f"{cause.__module__}.{cause.__qualname__}"})
+        cause = type(error.__cause__) if error.__cause__ else None
+        log.warning(error.detail, extra={"cause": f"{cause.__module__}.{cause.__qualname__}" if cause else ""})
         metrics.UNAVAILABLE.labels(error.what).inc()
     return _answer(request, error.status_code, error.detail, error.headers, getattr(error, "more", None))
 

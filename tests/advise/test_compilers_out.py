@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import struct
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +15,10 @@ from doit_images.advise.needed import needed
 from doit_images.advise.proof import Before, Held, Verdict, compared
 from doit_images.advise.rules import Rule
 from doit_images.advise.steps import steps_of
-from doit_images.ci.verifying import content
 from doit_images.ci.verifying.content import LayerContent, LayerEntry
 from doit_images.core.run import Run
 from tests.advise.examples import better, proposed
-from tests.advise.test_mutants import changed, exported
+from tests.advise.test_mutants import changed, exports_of_all
 from tests.conftest import Lab
 
 RULE = Rule(compilers_out.NAME, compilers_out.patches)
@@ -327,13 +325,7 @@ def test_no_wrong_patch_of_this_rule_is_called_the_same(
     lab.write({"web/requirements.txt": "a==1\n"})
     run = Run((lab.folder / "compose.yml",), lab.env())
     inputs = run.planner.declared()["web"]
-    exports: list[list[object]] = []
-
-    def content_of(ref: str, environ: Mapping[str, str], look: content.Look) -> content.ImageContent:
-        exports.append(exported(ref))
-        return content.content_of(ref, environ, look)
-
-    monkeypatch.setattr(proof, "content_of", content_of)
+    exports = exports_of_all(monkeypatch)
     before = proof.before(run, inputs)
     (patch,) = RULE.patches(inputs.dockerfile_text, steps_of(inputs))
     good = ("same", "same but for")

@@ -238,6 +238,18 @@ def exported(ref: str) -> list[object]:
     return found
 
 
+def exports_of_all(monkeypatch: pytest.MonkeyPatch) -> list[list[object]]:
+    """What is ``exported`` of each image that the proof reads from now on."""
+    exports: list[list[object]] = []
+
+    def content_of(ref: str, environ: Mapping[str, str], look: Look) -> ImageContent:
+        exports.append(exported(ref))
+        return content.content_of(ref, environ, look)
+
+    monkeypatch.setattr(proof, "content_of", content_of)
+    return exports
+
+
 @pytest.mark.engine
 @pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.all) for part in range(1, 12))])
 def test_no_dockerfile_is_called_the_same_whose_image_is_another_as_the_engine_exports_it(
@@ -249,13 +261,7 @@ def test_no_dockerfile_is_called_the_same_whose_image_is_another_as_the_engine_e
     (lab.folder / "odd.tar").write_bytes(_tar(odd, {}, random.Random(0)))
     run = Run((lab.folder / "compose.yml",), lab.env())
     inputs = run.planner.declared()["web"]
-    exports: list[list[object]] = []
-
-    def content_of(ref: str, environ: Mapping[str, str], look: Look) -> ImageContent:
-        exports.append(exported(ref))
-        return content.content_of(ref, environ, look)
-
-    monkeypatch.setattr(proof, "content_of", content_of)
+    exports = exports_of_all(monkeypatch)
     before = proof.before(run, inputs)
     for text in list(changed(DOCKERFILE))[part::12]:
         found = proof.prove(run, replace(inputs, dockerfile_text=text), before, [Patch("mutant", 1, "", text)])

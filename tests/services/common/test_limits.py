@@ -57,6 +57,10 @@ def make() -> FastAPI:
     async def away() -> None:
         raise Unavailable("The store") from ConnectionError("secret-in-a-text")
 
+    @app.get("/not-ready")
+    async def not_ready() -> None:
+        raise Unavailable("The store", "is not ready")
+
     @app.get("/mistake")
     async def mistake() -> None:
         raise RuntimeError("boom")
@@ -163,6 +167,13 @@ async def test_what_is_away_is_503_and_its_cause_is_logged_without_its_text() ->
     assert answer.json()["detail"] == "The store does not answer; try again soon."
     assert [getattr(one, "cause", None) for one in records if one.name == "problems"] == ["builtins.ConnectionError"]
     assert not any("secret-in-a-text" in json.dumps(vars(one), default=str) for one in records)
+
+
+async def test_what_is_not_ready_has_no_cause_in_the_log() -> None:
+    with logged() as records:
+        async with client() as http:
+            assert (await http.get("/not-ready")).status_code == 503
+    assert [getattr(one, "cause", None) for one in records if one.name == "problems"] == [""]
 
 
 async def test_a_mistake_is_500_with_the_id_under_which_the_log_has_it() -> None:
