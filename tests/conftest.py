@@ -279,7 +279,7 @@ def file_in(image: str, path: str, folder: Path) -> str:
     container = docker("create", image, "none").stdout.strip()
     copy = folder / f"copy-{uuid.uuid4().hex}"
     docker("cp", f"{container}:{path}", str(copy))
-    docker("rm", container)
+    docker("rm", "--volumes", container)
     text = copy.read_text()
     copy.unlink()
     return text

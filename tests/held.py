@@ -60,7 +60,7 @@ def container(lab: Lab, busybox: str) -> Iterator[str]:
     docker("run", "--detach", "--name", name, busybox, "sleep", "1000")
     yield name
     held(name)
-    docker("rm", "--force", name)
+    docker("rm", "--force", "--volumes", name)
 
 
 def test_end(container: str) -> None:

@@ -226,7 +226,7 @@ def exported(ref: str) -> list[object]:
     """What the engine itself says that a container of an image would see, and how the image is set up."""
     container = docker("create", ref, "none").stdout.strip()
     done = subprocess.run(["docker", "export", container], capture_output=True, check=True)
-    docker("rm", container)
+    docker("rm", "--volumes", container)
     said = json.loads(docker("image", "inspect", ref).stdout)[0]
     found: list[object] = [said[name] for name in ("Config", "Author", "Architecture", "Os")]
     with tarfile.open(fileobj=io.BytesIO(done.stdout)) as tar:

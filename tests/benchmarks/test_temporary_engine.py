@@ -28,7 +28,7 @@ def published(busybox: str) -> Iterator[str]:
     made = docker("run", "--detach", "--rm", "--name", name, "--publish", "127.0.0.1::80", busybox, "sh", "-c", page)
     assert made.returncode == 0, made.stderr
     yield docker("inspect", "--format", "{{.NetworkSettings.IPAddress}}", name).stdout.strip()
-    docker("rm", "--force", name)
+    docker("rm", "--force", "--volumes", name)
 
 
 def rules(word: str) -> list[str]:

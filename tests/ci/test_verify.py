@@ -145,7 +145,7 @@ def test_images_and_what_runs_are_what_the_sources_give_or_it_says_what_differs(
         docker("commit", container, ref)
         docker("tag", ref, tag)
     finally:
-        docker("rm", "--force", container)
+        docker("rm", "--force", "--volumes", container)
     assert lab.actions()["app"] == "fresh", "the labels alone do not tell"
     done = lab.doit("verify", "app")
     assert done.returncode != 0

@@ -236,7 +236,7 @@ class _Image:
         """What it holds, by path: kind, mode, owner, link and content."""
         container = docker("create", self.id, "none").stdout.strip()
         done = subprocess.run(["docker", "export", container], capture_output=True, check=True)
-        docker("rm", container)
+        docker("rm", "--volumes", container)
         found = {}
         with tarfile.open(fileobj=io.BytesIO(done.stdout), errors="surrogateescape") as tar:
             for member in tar:

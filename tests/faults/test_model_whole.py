@@ -148,7 +148,7 @@ class Walk:
             container = self.project.docker("create", self.project.ref(name), "none").strip()
             copy = self.project.folder.parent / "copy"
             self.project.docker("cp", f"{container}:/all-{name}", str(copy))
-            self.project.docker("rm", container)
+            self.project.docker("rm", "--volumes", container)
             chain = sorted([name, *self._below(name)])
             assert copy.read_text() == "".join(map(self._content, chain)), name
 

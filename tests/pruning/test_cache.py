@@ -125,7 +125,7 @@ def test_prune_keeps_what_is_needed_used_and_foreign_and_dry_run_says_exactly_wh
     assert tags_of(project) == before - set(gone)
     assert Engine(project.environ["DOCKER_HOST"]).build_cache() == ()
     assert project.actions() == {"base": "fresh", "app": "fresh"}
-    docker(project, "rm", f"{project.prefix}-uses")
+    docker(project, "rm", "--volumes", f"{project.prefix}-uses")
 
 
 @pytest.mark.engine
@@ -192,7 +192,7 @@ def test_what_became_needed_or_used_between_the_question_and_the_answer_stays(pr
     assert goes not in tags_of(project)
     assert f"{wanted} stays" in said
     assert project.actions() == {"base": "fresh", "app": "retag"}
-    docker(project, "rm", f"{project.prefix}-uses")
+    docker(project, "rm", "--volumes", f"{project.prefix}-uses")
 
 
 @pytest.mark.engine

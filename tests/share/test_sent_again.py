@@ -31,7 +31,7 @@ def contents(lab: Lab, image: str) -> dict[str, tuple[int, str]]:
     container = docker("create", lab.ref(image), "none").stdout.strip()
     archive = lab.folder / f"{image}.tar"
     docker("export", "--output", str(archive), container)
-    docker("rm", container)
+    docker("rm", "--volumes", container)
     found = {}
     with tarfile.open(archive) as tar:
         for member in tar:

@@ -53,7 +53,7 @@ def files(swarm: Lab) -> dict[str, tuple[int, bytes]]:
     try:
         export = subprocess.run(["docker", "export", container], capture_output=True, check=True).stdout
     finally:
-        docker("rm", container)
+        docker("rm", "--volumes", container)
     with tarfile.open(fileobj=io.BytesIO(export)) as archive:
         members = {member.name: member for member in archive if not member.isdir()}
         return {name: (one.mode, _beginning(archive, one)) for name, one in members.items()}

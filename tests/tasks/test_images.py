@@ -345,7 +345,7 @@ def test_no_secret_of_the_build_is_in_it(inside: Inside, image: str) -> None:
     try:
         export = subprocess.run(["docker", "export", container], capture_output=True, check=True).stdout
     finally:
-        docker("rm", "--force", container)
+        docker("rm", "--force", "--volumes", container)
     # A line from the middle of each certificate that this machine trusts beyond Debian's own.
     assert not [line for line in ours if line.encode() in export]
 
@@ -407,7 +407,7 @@ PASSWORD = 'it\'s a "pass\\word" $HOME #1'
 
 def start(container: str, store: str, password: str = PASSWORD) -> None:
     inspect(ref(store))
-    docker("rm", "--force", container)
+    docker("rm", "--force", "--volumes", container)
     done = docker(
         *("run", "--detach", "--name", container, *CONFINED),
         *("--tmpfs", "/run/postgresql:uid=999,gid=999,mode=0755", "--volume", f"{container}:{DATA[store]}"),

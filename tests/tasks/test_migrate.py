@@ -297,7 +297,7 @@ def test_it_builds_switches_and_keeps_the_data(standard: Stack) -> None:
 @pytest.mark.engine
 def test_nothing_runs(deployed: Stack) -> None:
     deployed.write(FILES)
-    docker("rm", "--force", *deployed.ids().values())
+    docker("rm", "--force", "--volumes", *deployed.ids().values())
     done = deployed.doit("migrate_to_optimized", "--yes")
     assert (done.returncode != 0, "nothing of" in done.stderr) == (True, True)
 

@@ -67,7 +67,7 @@ def tests(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[s
             build(run, service, f"{name}/{service}:1", tmp_path_factory.mktemp(service) / "id")
         for service, name in names.items():
             with_extension(name)
-            stack.callback(docker, "rm", "--force", name)
+            stack.callback(docker, "rm", "--force", "--volumes", name)
             start(service, name)
         yield names
 

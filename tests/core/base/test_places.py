@@ -255,6 +255,6 @@ def files_of(ref: str) -> dict[str, bytes]:
     """What each file of an image holds."""
     container = docker("create", ref, "none").stdout.strip()
     exported = subprocess.run(["docker", "export", container], capture_output=True, check=True).stdout
-    docker("rm", container)
+    docker("rm", "--volumes", container)
     with tarfile.open(fileobj=io.BytesIO(exported)) as tar:
         return {each.name: file.read() for each in tar if each.isreg() and (file := tar.extractfile(each))}

@@ -79,4 +79,4 @@ def test_an_image_for_another_processor_is_built_and_runs(lab: Lab, arm64_busybo
         health = ("inspect", "--format", "{{.State.Health.Status}}", container)
         until(lambda: docker(*health).stdout == "healthy\n")
     finally:
-        docker("rm", "--force", container)
+        docker("rm", "--force", "--volumes", container)

@@ -363,7 +363,7 @@ def test_what_was_made_from_ours_is_neither_taken_nor_pruned(family: Family) -> 
     docker("cp", str(family.folder / "compose.yml"), f"{container}:/evil")
     for name in (in_progress, numbered):
         assert docker("commit", container, name).returncode == 0
-    docker("rm", container)
+    docker("rm", "--volumes", container)
     assert family.actions() == FRESH
     docker(
         "image", "rm", *[name for name in family.images() if "/other:" in name and name not in (in_progress, numbered)]
