@@ -11,6 +11,7 @@ from doit_images.cli.build import declared_images
 from doit_images.cli.process import current, names
 from doit_images.core.base.errors import UserError
 from doit_images.core.inputs.image_inputs import ImageInputs
+from doit_images.core.run import Run
 
 AGAIN = option("again", False, "also what passed before")
 RUNS = option("runs", "1", "so many times; each has to pass")
@@ -57,6 +58,8 @@ def task_test_image() -> Iterator[Task]:
     if not inputs:
         return
     tests, images = declared(current().project, inputs), current().project.images
+    if not tests:
+        yield {**QUIET, "name": "_none", "actions": [(act, [_none])]}
     for name, test in tests.items():
         yield {
             **QUIET,
@@ -67,6 +70,10 @@ def task_test_image() -> Iterator[Task]:
             "setup": [names()(f"build:{one}") for one in _runs_on(test, inputs) if one in images],
             "uptodate": [Passed(name)],
         }
+
+
+def _none(run: Run) -> None:
+    print("no image has a test: a stage `test` of its Dockerfile is one, or what the Compose file lists in `x-test`")
 
 
 def _runs_on(test: ImageTest, inputs: Mapping[str, ImageInputs]) -> list[str]:

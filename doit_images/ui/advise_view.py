@@ -61,7 +61,10 @@ def _print(found: Sequence[Cost], where: Mapping[str, str], commits: int) -> Non
         console.print(Text(f"\n{_sentence(cost, where[cost.image])}"))
     saving = sum(cost.saving for cost in ran)
     needless = f", {seconds_text(saving)} of it needless" if saving else ""
-    console.print(f"the last {commits} commits: {f'{len(ran)} lines' if ran else 'no line'} ran again{needless}")
+    if commits:
+        console.print(f"the last {commits} commits: {f'{len(ran)} lines' if ran else 'no line'} ran again{needless}")
+    else:
+        console.print("there is no commit before HEAD that could tell which lines run again")
     if unknown := sum(cost.seconds is None for cost in ran):
         console.print(f"how long {unknown} of these lines take is not known: no build here has run them yet")
 

@@ -1,7 +1,7 @@
 """What do people see while doit runs?
 
 A reporter of doit (``DOIT_CONFIG = {"reporter": Reporter}``). Tasks that make an image carry its name in
-``meta={"image": name}``; they are rows of the board. object other task is one line, and its own output passes
+``meta={"image": name}``; they are rows of the board. Any other task is one line, and its own output passes
 through; with ``meta={"quiet": True}`` it has no line. Everything goes to standard error; standard output is for
 data.
 """
@@ -177,6 +177,8 @@ def summary(shown: Board, seconds: float, others: Sequence[str] = ()) -> str:
     }
     parts += [f"{len(bad[s])} {word} ({_names(bad[s])})" for s, word in words.items() if bad[s]]
     parts += [f"{unfinished} stopped"] if unfinished else []
+    waiting = [row for row in rows if row.state == ImageState.UNKNOWN]
+    parts += [f"{len(waiting)} not begun ({_names(waiting)})"] if waiting and any(bad.values()) else []
     for cause in dict.fromkeys(row.cause for row in bad[ImageState.BLOCKED]):
         blocked = [row for row in bad[ImageState.BLOCKED] if row.cause == cause]
         parts.append(f"{len(blocked)} not built ({_names(blocked)}: `{cause}` failed)")

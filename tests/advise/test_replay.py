@@ -228,3 +228,10 @@ def test_advise_says_it_by_line(lab: Lab) -> None:
     assert pip["because_of_files"] == {"app.py": 1}
     refused = lab.doit("advise", "--commits", "few")
     assert (refused.returncode, "--commits needs a whole number, not 'few'" in refused.stderr) == (1, True)
+
+
+def test_without_a_commit_before_no_line_has_a_cost(lab: Lab) -> None:
+    history = History(lab.folder / "project")
+    history.commit({**FILES, "compose.yml": COMPOSE.replace("image: app", f"image: {lab.prefix}/app")})
+    lab.environ["COMPOSE_FILE"] = str(history.folder / "compose.yml")
+    assert lab.doit("advise").stdout.startswith("there is no commit before HEAD that could tell which lines run again")

@@ -39,7 +39,7 @@ from doit_images.pruning.registry_contents import Repository
 from doit_images.share.registry import Registry
 from tasks import end_to_end
 from tests import loopback
-from tests.conftest import docker
+from tests.conftest import Lab, docker
 from tests.stack.test_stack import Stack
 from tests.waiting import patience, until
 
@@ -515,6 +515,11 @@ def left_over() -> str:
 
 
 @pytest.mark.engine
+def test_a_project_without_tests_is_told_how_to_declare_one(lab: Lab) -> None:
+    lab.write({"compose.yml": "services: {one: {image: PREFIX/one, build: {dockerfile_inline: FROM scratch}}}\n"})
+    assert lab.doit("test_image").stdout.startswith("no image has a test: a stage `test` of its Dockerfile is one")
+
+
 def test_each_is_run_once_on_what_it_sees(shop: Shop) -> None:
     assert run(shop) == dict.fromkeys(("api", "live", "now", "web"), "in")
     junit = shop.folder / ".doit-images/compose.yml/ci/test-api.xml"

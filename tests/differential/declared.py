@@ -67,7 +67,7 @@ class Declaring:
         for key in dice.some([*FIELDS], 0, 3):
             build[key] = self.field(service, key)
         if dice.chance(4):
-            service.more["platform"] = "linux/amd64"
+            service.more["platform"] = dice.pick(PLATFORMS)
         if dice.chance(4) and not scope.images and number:
             service.more["profiles"] = ["p"]
             if dice.chance(60):
@@ -218,12 +218,13 @@ class Declaring:
         return found
 
 
+PLATFORMS = ("linux/amd64", "amd64", "linux", "linux/x86_64/v1")
 FIELDS: dict[str, tuple[Any, ...]] = {
     "args": (),
     "target": (),
     "labels": (),
     "tags": (),
-    "platforms": (["linux/amd64"],),
+    "platforms": tuple([one] for one in PLATFORMS),
     "network": ("none", "host", "default"),
     "shm_size": ("64m", 67108864),
     "extra_hosts": ({"h": "1.2.3.4"}, ["h:1.2.3.4"], ["h=1.2.3.4"]),

@@ -34,4 +34,14 @@ FOUND = [
         tree={".env": "COMPOSE_FILE=sub/c.yml\nV=2\n"},
     ),
     Case("no layer and no history", alone("FROM scratch\nONBUILD COPY f /o\n"), tree={"aUNIQ/f": "changed"}),
+    Case(
+        "a platform of a system alone",
+        alone("FROM --platform=linux scratch\nCOPY f /o\n", '{"context": "aUNIQ", "platforms": ["linux"]}'),
+        tree={"aUNIQ/f": "changed"},
+    ),
+    Case(
+        "a default platform that is none",
+        alone("FROM scratch\nCOPY f /o\n"),
+        environ={"DOCKER_DEFAULT_PLATFORM": "f"},
+    ),
 ]

@@ -129,8 +129,8 @@ class Grammar:
             base = dice.pick(("$BASE", "${BASE}", f"${{BASE:-{base}}}", f"${{NONE:-{base}}}", f'"{base}"'))
         if number == 0 and dice.chance(10):
             lines.append(f"ARG {dice.pick(self.scope.args)}={dice.pick(WORDS)}")
-        platform = dice.weighed([(92, ""), (3, "--platform=linux/amd64 "), (3, "--platform=$BUILDPLATFORM "),
-                                 (2, "--platform=$TARGETPLATFORM ")])  # fmt: skip
+        platform = dice.weighed([(91, ""), (3, "--platform=linux/amd64 "), (3, "--platform=$BUILDPLATFORM "),
+                                 (2, "--platform=$TARGETPLATFORM "), (1, "--platform=linux ")])  # fmt: skip
         keyword = dice.weighed([(9, " AS "), (1, " as ")])
         lines.append(f"{dice.weighed([(9, 'FROM'), (1, 'from')])} {platform}{base}{keyword + name if name else ''}")
         return Stage("\n".join(lines), name.lower(), shell)

@@ -152,6 +152,11 @@ def test_a_failure_is_said_once_and_its_children_are_not_built(project: Path) ->
     )
 
 
+def test_what_a_failure_kept_from_being_begun_is_named(project: Path) -> None:
+    said = doit(project, "run", "--no-continue", "images:top").stderr.splitlines()
+    assert said[-1].startswith("1 built, 1 failed (broken), 2 not begun (above, top), in ")
+
+
 def test_blocks_of_images_that_are_built_at_once_do_not_mix(project: Path) -> None:
     (project / "pause").write_text("0.002")
     said = doit(project, "images:base", "images:store").stderr.splitlines()

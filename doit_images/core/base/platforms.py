@@ -7,6 +7,7 @@ normal forms do, variant included.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -24,11 +25,18 @@ _PROCESSORS = {
     "aarch64": ("arm64", ""), "armhf": ("arm", "v7"), "armel": ("arm", "v6"), "armv7l": ("arm", "v7"),
     "armv6l": ("arm", "v6"),
 }  # fmt: skip
+_KNOWN = {
+    "386", "amd64", "amd64p32", "arm", "arm64", "arm64be", "armbe", "loong64", "mips", "mips64", "mips64le",
+    "mips64p32", "mips64p32le", "mipsle", "ppc", "ppc64", "ppc64le", "riscv", "riscv64", "s390", "s390x", "sparc",
+    "sparc64", "wasm",
+}  # fmt: skip
+"""What may stand alone (containerd's ``isKnownArch``)."""
 
 
 @cache
 def normalise(text: str) -> str:
-    """The normal form of a platform; a text that is none comes back in lower case.
+    """The normal form of a platform; a text that is none comes back in lower case. A system alone is that of a machine
+    like this one.
 
     >>> normalise("x86_64"), normalise("linux/amd64/v1"), normalise("linux/amd64/v3")
     ('linux/amd64', 'linux/amd64', 'linux/amd64/v3')
@@ -36,10 +44,10 @@ def normalise(text: str) -> str:
     ('linux/arm/v7', 'linux/arm/v7', 'linux/arm64', 'linux/386')
     """
     parts = text.strip().lower().split("/")
-    if len(parts) == 1 and parts[0] and parts[0] not in _SYSTEMS:
-        parts = ["linux", *parts]
-    if len(parts) < 2:
-        return "/".join(parts)
+    if len(parts) == 1:
+        if not parts[0]:
+            return ""
+        parts = [*parts, os.uname().machine] if parts[0] in _SYSTEMS else ["linux", *parts]
     system, processor, *variants = parts
     processor, implied = _PROCESSORS.get(processor, (processor, ""))
     variant = implied or "/".join(variants)
@@ -58,6 +66,16 @@ def of(declared: Mapping[str, Any]) -> str:
     return normalise("/".join(str(part) for part in parts if part))
 
 
+def parsed(text: str, where: str = "") -> str:
+    """The normal form of what a person wrote. ``UserError`` with ``where`` for a text that is no platform (containerd's
+    ``platforms.Parse``)."""
+    parts, full = text.split("/"), normalise(text)
+    whole = len(parts) <= 3 and all(_PART.fullmatch(part) for part in parts)
+    if not whole or (len(parts) == 1 and full.split("/")[1] not in _KNOWN):
+        raise UserError(f"{text!r} is not a platform", where=where, remedy="platforms look like linux/arm64")
+    return full
+
+
 def targets(declared: Iterable[str], engine: str, where: str = "") -> tuple[str, ...]:
     """The platforms that an image is built for: those that are declared, else the engine's; normal forms, sorted, since
     their order changes nothing. ``UserError`` with ``where`` for a text that is no platform.
@@ -65,12 +83,8 @@ def targets(declared: Iterable[str], engine: str, where: str = "") -> tuple[str,
     >>> targets(["linux/arm64/v8", "amd64"], "linux/amd64"), targets([], "linux/x86_64")
     (('linux/amd64', 'linux/arm64'), ('linux/amd64',))
     """
-    named = set()
-    for text in (part.strip() for entry in declared for part in entry.split(",")):
-        parts = text.split("/")
-        if len(parts) > 3 or not all(_PART.fullmatch(part) for part in parts) or text.lower() in _SYSTEMS:
-            raise UserError(f"{text!r} is not a platform", where=where, remedy="platforms look like linux/arm64")
-        named.add(normalise(engine if text == "local" else text))
+    words = [part.strip() for entry in declared for part in entry.split(",")]
+    named = {parsed(engine if text == "local" else text, where) for text in words}
     return tuple(sorted(named)) or (normalise(engine),)
 
 

@@ -116,7 +116,7 @@ class Stages:
         self.globals.asked.clear()
         base = self.expand(words[0], self.globals, line)
         flag = self.expand(instruction.flag("platform"), self.globals, line)
-        platform = platforms.normalise(flag) if flag else ""
+        platform = platforms.parsed(flag, self.at(line)) if flag else ""
         if not base:
             raise UserError(f"FROM {words[0]} is empty after expansion", where=self.at(line))
         asked = frozenset(self.globals.asked)

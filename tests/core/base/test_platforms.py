@@ -59,7 +59,7 @@ def test_a_normal_form_stays_what_it_is(system: str, processor: str, variant: st
     assert platforms.normalise(normal) == normal
 
 
-@pytest.mark.parametrize("text", ["", "linux", "linux/arm/v7/x", "linux//amd64", "linux/ amd64"])
+@pytest.mark.parametrize("text", ["", "f", "f(1)", "linux/arm/v7/x", "linux//amd64", "linux/ amd64"])
 def test_what_is_no_platform_is_said(text: str) -> None:
     with pytest.raises(UserError, match="is not a platform"):
         platforms.targets([text], AMD, "service app")
