@@ -138,25 +138,18 @@ def files_of(
 
 def read_archive(stream: IO[bytes], progress: Callable[[str], None] = lambda line: None) -> dict[str, list[LayerFile]]:
     """The files of all images in a ``docker save`` archive, by ``Measured.chain``, layer by layer."""
-    layers: dict[str, list[tuple[str, int]]] = {}
-    papers: dict[str, bytes] = {}
-    for member, content in archives.files_in(stream):
-        if content.peek(1)[:1] in (b"{", b"["):
-            papers[member.name] = content.read()
-            continue
-        try:
-            with tarfile.open(fileobj=content, mode="r|*") as layer:
-                layers[member.name] = [(at.name.removeprefix("./"), at.size) for at in layer if not at.isdir()]
-        except tarfile.ReadError:
-            continue  # what is no layer
-        progress(f"read a layer of {member.size / 1e6:.0f} MB, {len(layers[member.name])} files")
+
+    def listed(member: tarfile.TarInfo, file: IO[bytes]) -> list[tuple[str, int]]:
+        with tarfile.open(fileobj=file, mode="r|*") as archive:
+            found = [(at.name.removeprefix("./"), at.size) for at in archive if not at.isdir()]
+        progress(f"read a layer of {member.size / 1e6:.0f} MB, {len(found)} files")
+        return found
+
     files = {}
-    for image in json.loads(papers["manifest.json"]):
-        made = chained((digest, 0) for digest in json.loads(papers[image["Config"]])["rootfs"]["diff_ids"])
+    for config, layers in archives.images_in(stream, listed):
+        made = chained((digest, 0) for digest in json.loads(config)["rootfs"]["diff_ids"])
         files[made[-1].chain if made else ""] = [
-            LayerFile(path, size, place)
-            for place, name in enumerate(image["Layers"])
-            for path, size in layers.get(name, ())
+            LayerFile(path, size, place) for place, layer in enumerate(layers) for path, size in layer
         ]
     return files
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 import shutil
 import tarfile
@@ -83,18 +84,8 @@ def contents_of(image_ids: Iterable[str], environ: Mapping[str, str]) -> list[Im
 def read(stream: IO[bytes], look: Look | None = None) -> list[ImageContent]:
     """The images in an archive of ``docker save``. Raises ``tarfile.TarError``, ``KeyError`` and ``ValueError`` for
     what is none."""
-    layers: dict[str, LayerContent] = {}
-    papers: dict[str, bytes] = {}
-    for member, file in archives.files_in(stream):
-        first = file.read(2)
-        if first.startswith((b"{", b"[")):
-            papers[member.name] = first + file.read()
-        elif layer := _layer(_Hashed(file, first), look):
-            layers[member.name] = layer
-    return [
-        _image(papers[image["Config"]], tuple(layers[name] for name in image["Layers"]))
-        for image in json.loads(papers["manifest.json"])
-    ]
+    found = archives.images_in(stream, lambda _, file: _layer(file, look))
+    return [_image(config, tuple(layers)) for config, layers in found]
 
 
 def _image(config: bytes, layers: tuple[LayerContent, ...]) -> ImageContent:
@@ -104,18 +95,13 @@ def _image(config: bytes, layers: tuple[LayerContent, ...]) -> ImageContent:
 
 
 class _Hashed:
-    """A stream that hashes what is read of it; ``first`` was read before."""
+    """A stream that hashes what is read of it."""
 
-    def __init__(self, stream: IO[bytes], first: bytes = b"") -> None:
-        self._stream, self.first, self._left = stream, first, first
-        self._sum = hashlib.sha256()
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream, self._sum = stream, hashlib.sha256()
 
     def read(self, size: int = -1) -> bytes:
-        data, self._left = self._left, b""
-        if size < 0 or len(data) < size:
-            data += self._stream.read(size - len(data) if size >= 0 else size)
-        elif len(data) > size:
-            data, self._left = data[:size], data[size:]
+        data = self._stream.read(size)
         self._sum.update(data)
         return data
 
@@ -126,18 +112,14 @@ class _Hashed:
         return f"sha256:{self._sum.hexdigest()}"
 
 
-def _layer(stream: _Hashed, look: Look | None) -> LayerContent | None:
-    """The layer in a stream, packed or not; None for what is no archive."""
-    if stream.first == b"\x1f\x8b":
-        stream = _Hashed(gzip.GzipFile(fileobj=stream))  # type: ignore[call-overload]
+def _layer(file: io.BufferedReader, look: Look | None) -> LayerContent:
+    """The layer in a file, packed or not. Raises ``tarfile.ReadError`` for what is no archive."""
+    stream = _Hashed(gzip.GzipFile(fileobj=file) if file.peek(2)[:2] == b"\x1f\x8b" else file)  # type: ignore[arg-type]
     entries: dict[str, LayerEntry] = {}
     looked: dict[str, object] = {}
-    try:
-        with tarfile.open(fileobj=stream, mode="r|") as layer:  # type: ignore[call-overload]
-            for member in layer:
-                entries[member.name.removeprefix("./")] = _entry(layer, member, look, looked)
-    except tarfile.ReadError:
-        return None
+    with tarfile.open(fileobj=stream, mode="r|") as layer:  # type: ignore[call-overload]
+        for member in layer:
+            entries[member.name.removeprefix("./")] = _entry(layer, member, look, looked)
     return LayerContent(stream.digest(), entries, looked)
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import tarfile
-from collections.abc import Iterator, Mapping
-from typing import IO
+from collections.abc import Callable, Iterator, Mapping
+from typing import IO, TypeVar
 
 from doit_images.core.base import commands
 from doit_images.core.base.command_line import last_words
 from doit_images.core.base.errors import UserError
 
 _CHUNK = 1 << 20
+Made = TypeVar("Made")
 
 
 @contextlib.contextmanager
@@ -34,11 +36,25 @@ def written(*words: str, environ: Mapping[str, str] | None = None) -> Iterator[I
         raise UserError(f"docker {words[0]}: {last_words(stderr) if process.returncode else wrong}")
 
 
-def files_in(stream: IO[bytes]) -> Iterator[tuple[tarfile.TarInfo, io.BufferedReader]]:
-    """The regular files of an archive in its order; each is to be read before the next. Raises ``tarfile.TarError`` for
-    what is none."""
+def images_in(
+    stream: IO[bytes], layer: Callable[[tarfile.TarInfo, io.BufferedReader], Made]
+) -> list[tuple[bytes, list[Made]]]:
+    """The images in an archive of ``docker save``: of each its configuration, and what ``layer`` makes of each of its
+    layers, from the base up; one that several images have is read once. Raises ``tarfile.TarError``, ``KeyError`` and
+    ``ValueError`` for what is none."""
+    layers: dict[str, Made] = {}
+    papers: dict[str, bytes] = {}
     with tarfile.open(fileobj=stream, mode="r|") as archive:
         for member in archive:
             file = archive.extractfile(member) if member.isfile() else None
-            if isinstance(file, io.BufferedReader):
-                yield member, file
+            if not isinstance(file, io.BufferedReader):
+                continue
+            if file.peek(1)[:1] in (b"{", b"["):
+                papers[member.name] = file.read()
+                continue
+            with contextlib.suppress(tarfile.ReadError):  # no layer
+                layers[member.name] = layer(member, file)
+    return [
+        (papers[image["Config"]], [layers[name] for name in image["Layers"]])
+        for image in json.loads(papers["manifest.json"])
+    ]
