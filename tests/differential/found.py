@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.differential.projects import Case, Project
+from tests.differential.projects import Case, Folder, Project
 
 
 def alone(dockerfile: str, build: str = '"aUNIQ"', **more: str) -> Project:
@@ -43,5 +43,10 @@ FOUND = [
         "a default platform that is none",
         alone("FROM scratch\nCOPY f /o\n"),
         environ={"DOCKER_DEFAULT_PLATFORM": "f"},
+    ),
+    Case(
+        "the mode of a folder beside no file",
+        alone("FROM scratch\nCOPY . /o/\n", **{"aUNIQ/sub/deep/x": "x"}),
+        tree={"aUNIQ/sub/deep": Folder(0o700)},
     ),
 ]

@@ -61,7 +61,7 @@ class Folder:
         self._digests = bytearray(32 * len(rows))
         self._before: dict[int, bytes] = {}
         self._place: dict[str, int] | None = None
-        self._stored = True
+        self._stored = False
         self._whole = b""
         self.overlooked = False
 
@@ -121,8 +121,8 @@ class Folder:
         if stamps == self.stamps():
             size = 32 * len(self.names)
             self._digests, self._whole = bytearray(digests[:size]), digests[size:]
+            self._stored = True
             return
-        self._stored = False
         names, _, records = stamps.partition(b"/")
         known = {
             name: (records[_SIZE * at : _SIZE * at + _SIZE], digests[32 * at : 32 * at + 32])
@@ -226,7 +226,8 @@ class FileIndex:
 
     def save(self) -> None:
         """Keep what was hashed. A store that cannot be written is no error: the next look hashes again."""
-        rows = [row for folder in self._listed() if folder.names and (row := folder.row())]
+        listed = self._listed() if self._store else []
+        rows = [row for folder in listed if folder.names and (row := folder.row())]
         if not rows:
             return
         overlooked = [folder for folder in self._listed() if folder.overlooked]

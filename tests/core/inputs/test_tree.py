@@ -360,7 +360,9 @@ class Contexts:
             top = Tree(root, index)
             for path in sorted(root.rglob("*")):
                 below = path.relative_to(root).as_posix()
-                if path.is_file() and below in (only or (below,)):
+                if path.is_dir():
+                    top.folder(below)
+                elif path.is_file() and below in (only or (below,)):
                     folder = top.folder(below.rpartition("/")[0])
                     folder.digest(folder.find(path.name))
             return index.generation(str(root))
@@ -403,6 +405,14 @@ def test_what_is_overlooked_counts_for_every_context_that_holds_it(
     contexts.look(outer if seen_through == "outer" else inner)
     assert contexts.look(outer) != before[0]
     assert contexts.look(inner) != before[1]
+
+
+def test_the_mode_of_a_folder_without_a_file_beside_it_is_overlooked_too(root: Path, contexts: Contexts) -> None:
+    (root / "only" / "folders").mkdir(parents=True)
+    before = contexts.look(root)
+    assert contexts.look(root) == before
+    (root / "only" / "folders").chmod(0o711)
+    assert contexts.look(root) != before
 
 
 def test_what_is_overlooked_above_a_context_does_not_count_for_it(root: Path, contexts: Contexts) -> None:
