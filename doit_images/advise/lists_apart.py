@@ -23,8 +23,8 @@ from doit_images.advise.steps import Step
 
 NAME = "lists-apart"
 _INSTALLS = (("pip", "install"), ("pip3", "install"), ("uv", "pip", "install"))
-_LIST = re.compile(r"(?:[ \t]*\\\n)?[ \t]+(?:-r|--requirement)(?:=|[ \t]*)([\w./-]+)(?=\s|$)")
-_PINNED = re.compile(r"\s|#|$|\S+==")
+LIST = re.compile(r"(?:[ \t]*\\\n)?[ \t]+(?:-r|--requirement)(?:=|[ \t]*)([\w./-]+)(?=\s|$)")
+PINNED = re.compile(r"\s|#|$|\S+==")
 
 
 def patches(text: str, steps: Sequence[Step]) -> Iterator[Patch]:
@@ -32,7 +32,7 @@ def patches(text: str, steps: Sequence[Step]) -> Iterator[Patch]:
     there, every = around(text), spans(text)
     by_line = {step.line: step for step in steps}
     for run in runs(text, steps):
-        lists = _LIST.findall(run.span.text)
+        lists = LIST.findall(run.span.text)
         if len(lists) < 2 or len(run.commands) != 1 or not is_of(run.commands[0], _INSTALLS):
             continue
         number = [span.line for span in every].index(run.span.line)
@@ -57,14 +57,14 @@ def _brought(run: Run, lists: Sequence[str], copy: Step, target: str) -> Mapping
         inner = run.around.path(name).removeprefix(f"{target}/")
         same = [file for file in files if file.parts[-len(Path(inner).parts) :] == Path(inner).parts]
         if run.around.path(name).startswith(f"{target}/") and same:
-            found[name] = len(same) == 1 and all(map(_PINNED.match, same[0].read_text(errors="replace").splitlines()))
+            found[name] = len(same) == 1 and all(map(PINNED.match, same[0].read_text(errors="replace").splitlines()))
     return found
 
 
 def _apart(text: str, run: Run, kept: Sequence[Span], later: Sequence[Span]) -> str:
     own = run.span.text
-    first, *_ = found = list(_LIST.finditer(own))
-    alone = own[: first.end()] + _LIST.sub("", own[first.end() :])
+    first, *_ = found = list(LIST.finditer(own))
+    alone = own[: first.end()] + LIST.sub("", own[first.end() :])
     rest = own[: found[0].start()] + own[found[0].end() :]
     text = edited(text, {run.span.line: f"{alone}\n{rest}"})
     return ordered(text, kept, next(span for span in spans(text) if span.line == run.span.line), later)

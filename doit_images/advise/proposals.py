@@ -11,7 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
-from doit_images.advise import apt, proof, rules, whole
+from doit_images.advise import apt, heavy_packages, installed, proof, rules, whole
 from doit_images.advise.around import runs
 from doit_images.advise.patch import Patch
 from doit_images.advise.proof import Before, Proof, Verdict
@@ -60,6 +60,7 @@ class Proposals:
         self.replayed: dict[str, tuple[str, str]] = {}
         self.ignores: dict[Path, str] = {}
         self._before: dict[str, Before] = {}
+        self._weighed: dict[str, Mapping[str, int]] = {}
         self._good: dict[str, list[Patch]] = defaultdict(list)
 
     def of(self, images: Sequence[str], words: Sequence[str]) -> Iterator[Proposal]:
@@ -79,7 +80,8 @@ class Proposals:
         while True:
             text = self.texts.get(path, inputs[0].dockerfile_text)
             seen.add(text)
-            proposed = rules.patches(rule, text, steps_of(replace(inputs[0], dockerfile_text=text)), seen)
+            steps = steps_of(replace(inputs[0], dockerfile_text=text))
+            proposed = rules.patches(rule, text, steps, seen, lambda: self._sizes(inputs[0].name))
             patch = next((one for one in proposed if not needed & one.removes.keys()), None)
             if patch is None:
                 return
@@ -90,6 +92,12 @@ class Proposals:
             if proposal.is_good:
                 self._keep(patch, {path: patch.text}, after)
                 self.replayed |= {each.name: (each.dockerfile_text, patch.text) for each in inputs}
+
+    def _sizes(self, name: str) -> Mapping[str, int]:
+        """The bytes of the packages of an image that is here, if it is large."""
+        if name not in self._weighed:
+            self._weighed[name] = installed.sizes(self.run, name, heavy_packages.WORTH)
+        return self._weighed[name]
 
     def _of_project(self, rule: ProjectRule, names: set[str]) -> Iterator[Proposal]:
         seen: list[Mapping[Path, str]] = []

@@ -7,7 +7,7 @@ patch which images it is about, the one first whose Dockerfile it is. docs/advis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from doit_images.advise import (
@@ -16,6 +16,7 @@ from doit_images.advise import (
     cache_mounts,
     compilers_out,
     copied_twice,
+    heavy_packages,
     ignore_file,
     lists_apart,
     locks_first,
@@ -28,10 +29,12 @@ from doit_images.advise.whole import Whole
 
 
 class Rule(NamedTuple):
-    """A rule by the ``name`` that people pick it by."""
+    """A rule by the ``name`` that people pick it by. One that ``weighs`` is also told, when it asks, the bytes of the
+    packages that are installed in the image."""
 
     name: str
-    patches: Callable[[str, Sequence[Step]], Iterable[Patch]]
+    patches: Callable[..., Iterable[Patch]]
+    weighs: bool = False
 
 
 class ProjectRule(NamedTuple):
@@ -49,6 +52,7 @@ RULES = (
     Rule(cache_mounts.NAME, cache_mounts.patches),
     Rule(apt_lists.NAME, apt_lists.patches),
     Rule(compilers_out.NAME, compilers_out.patches),
+    Rule(heavy_packages.NAME, heavy_packages.patches, weighs=True),
     Rule(copied_twice.NAME, copied_twice.patches),
 )
 """In the order in which they are tried: each builds on what those before it made."""
@@ -68,6 +72,13 @@ def named(words: Iterable[str]) -> tuple[tuple[Rule, ...], tuple[ProjectRule, ..
     return own, tuple(rule for rule in PROJECT_RULES if rule.name in picked)
 
 
-def patches(rule: Rule, text: str, steps: Sequence[Step], seen: set[str]) -> Iterator[Patch]:
-    """What a rule proposes, without what was ``seen`` already."""
-    return (patch for patch in rule.patches(text, steps) if patch.text not in seen)
+def patches(
+    rule: Rule,
+    text: str,
+    steps: Sequence[Step],
+    seen: set[str],
+    sizes: Callable[[], Mapping[str, int]] = dict[str, int],
+) -> Iterator[Patch]:
+    """What a rule proposes, without what was ``seen`` already; ``sizes`` says what packages weigh."""
+    found = rule.patches(text, steps, sizes) if rule.weighs else rule.patches(text, steps)
+    return (patch for patch in found if patch.text not in seen)
