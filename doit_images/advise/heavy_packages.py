@@ -29,7 +29,6 @@ from typing import NamedTuple
 from doit_images.advise.around import Run, around, runs, shipped
 from doit_images.advise.installed import canonical
 from doit_images.advise.lists_apart import LIST, PINNED
-from doit_images.advise.order import is_copy
 from doit_images.advise.patch import Patch, Span, edited, spans
 from doit_images.advise.shell import flags, is_of, with_mounts
 from doit_images.advise.steps import Step
@@ -40,9 +39,9 @@ WORTH = 256 << 20
 """The bytes that the heavy packages have together, at least: the patch is twenty lines."""
 _HEAVY, _MOST = 10 << 20, 20  # the bytes of one, and how many: an image has at most 127 layers
 _TOOLS = (("pip", "install"), ("pip3", "install"), ("uv", "pip", "install"), ("uv", "pip", "sync"))
-_OTHER = re.compile(
-    r"\s-[tIe]\s|--(user|target|prefix|root|(ignore|force|re)-?(re)?install(ed)?|editable|no-index)\b|\n\s*#|\$name"
-)
+_VALUED = "-[fi]|--(extra-)?index-url|--find-links|--trusted-host|--(only|no)-binary|--timeout|--retries"
+_PLAIN = re.compile(rf"(\s+({_VALUED})\s+[^\s-]\S*|\s+--?[a-z][\w-]*(=[^\s$]+)?)*\s*")  # names no package, no file
+_OTHER = re.compile(r"--(user|target|prefix|root|\w+-install|(\w+-)?reinstall|ignore-installed|constraint|editable)\b")
 _MORE = re.compile(r"(?m)^(-r|-c|-e|--requirement|--constraint|--editable)\b|\r")
 _PIN = re.compile(r"(?m)^([A-Za-z0-9_-]+)==")
 _NAMED = re.compile(r"\s+AS\s+\S+\s*$", re.IGNORECASE)
@@ -101,31 +100,39 @@ def _installs(text: str, steps: Sequence[Step]) -> Iterator[_Install]:
     by_line = {step.line: step for step in steps}
     for run in runs(text, steps):
         stage = run.around.stage
-        if len(run.commands) != 1 or not is_of(run.commands[0], _TOOLS) or _OTHER.search(run.span.text):
+        if len(run.commands) != 1 or not is_of(run.commands[0], _TOOLS) or not _is_plain(run):
             continue
         own = [span for span in every if there[span.line].stage == stage]
-        copies = list(takewhile(lambda one: is_copy(one, there, by_line), reversed(own[: own.index(run.span)])))[::-1]
+        above = reversed(own[: own.index(run.span)])
+        copies = list(takewhile(lambda one: one.instruction.name == "COPY" and one.line in by_line, above))[::-1]
         names = LIST.findall(run.span.text)
         files = {name: _files(name, (by_line[one.line] for one in (*copies, run.span))) for name in names}
         lists = {name: found[0].read_text(errors="replace") for name, found in files.items() if len(found) == 1}
-        taken = (
-            [] if stage in final else [one for one in every if there[one.line].stage in final and _takes(one, stage)]
-        )
+        inner = stage not in final
+        taken = [one for one in every if inner and there[one.line].stage in final and _takes(one, stage)]
         lines = [line for said in lists.values() for line in said.splitlines()]
-        whole = stage in final or (taken and all(map(PINNED.match, lines)))
+        whole = not inner or (taken and all(PINNED.match(line) or line.startswith("--") for line in lines))
         plain = run.around.is_root and all(each.name != "SHELL" for each in run.around.above)
         if names and len(lists) == len(names) and whole and plain and not any(map(_MORE.search, lists.values())):
             first = [at for at, one in enumerate(copies) if any(_files(name, [by_line[one.line]]) for name in names)]
             yield _Install(run, own, copies[first[0] :] if first else [], lists, taken)
 
 
+def _is_plain(run: Run) -> bool:
+    """Whether it installs the lists that it names, and nothing else, where all is installed."""
+    text = run.span.text[run.commands[0].start :]
+    options = re.split(r"\b(?:install|sync)\b", LIST.sub("", text).replace("\\\n", " "), maxsplit=1)[-1]
+    return bool(_PLAIN.fullmatch(options)) and not _OTHER.search(options)
+
+
 def _files(name: str, steps: Iterable[Step]) -> Sequence[Path]:
-    """The files of a context that a list of this name may be: those at such a path, else those of the same name."""
-    every = [Path(root, path) for step in steps for root, some in step.files for path in some.files()]
+    """The files of a context that a list of this name is: that path, else such a path elsewhere, else such a file."""
+    every = {Path(path).parts: Path(root, path) for step in steps for root, some in step.files for path in some.files()}
     parts = PurePosixPath(name.lstrip("/")).parts
-    return [file for file in every if file.parts[-len(parts) :] == parts] or [
-        file for file in every if file.name == parts[-1]
-    ]
+    if parts in every:
+        return [every[parts]]
+    same = [each for each in every if each[-1] == parts[-1]]
+    return [every[each] for each in same if each[-len(parts) :] == parts] or [every[each] for each in same]
 
 
 def _takes(span: Span, stage: str) -> bool:
@@ -137,12 +144,9 @@ def _apart(text: str, install: _Install, heavy: Sequence[str]) -> str:
     """The Dockerfile whose stage goes on from one that ends above the lists, with the heavy packages from another."""
     run, own, copies, lists, taken = install
     end, first = own[0].end, (copies[0] if copies else run.span).first
-    pins, links = (
-        "|".join(f"{name}==" for name in heavy),
-        [f"COPY --link --from=heavy /heavy/{name}/ /" for name in heavy],
-    )
-    paths = {run.around.path(name) for name in lists}
-    kept = {each: _target(run, each) not in paths for each in flags(run.span.text)[0]}
+    pins = "|".join(f"{name}==" for name in heavy)
+    links = [f"COPY --link --from=heavy /heavy/{name}/ /" for name in heavy]
+    kept = {each: not _mounts(run, each, lists) for each in flags(run.span.text)[0]}
     if taken:
         mount = ["--mount=type=bind,from=heavy-lock,source=/rest.txt,target=/rest.txt"]
         there = "RUN " + " ".join([*(each for each in kept if kept[each]), _command(run, "--no-deps -r /rest.txt")])
@@ -166,13 +170,11 @@ def _apart(text: str, install: _Install, heavy: Sequence[str]) -> str:
     return "".join([*lines[: own[0].line - 1], above, new.replace("\n", end), *lines[first:]])
 
 
-def _target(run: Run, flag: str) -> str:
+def _mounts(run: Run, flag: str, lists: Iterable[str]) -> bool:
+    """Whether it is a mount of one of these lists."""
     fields = mount_fields(flag.partition("=")[2], "\\", {}, "") if flag.startswith("--mount=") else {}
-    return (
-        run.around.path(fields.get("target", ""))
-        if fields.get("type", "bind") == "bind" and "target" in fields
-        else "/"
-    )
+    target, *others = (PurePosixPath(run.around.folder, each) for each in (fields.get("target", ""), *lists))
+    return fields.get("type", "bind") == "bind" and target in others
 
 
 def _command(run: Run, words: str) -> str:
