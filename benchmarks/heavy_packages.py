@@ -2,8 +2,8 @@
 
     .venv/bin/python benchmarks/heavy_packages.py [--repeat 2] [--unproved]
 
-Two images with 1.5 GB of real wheels from the package index; about 25 minutes (15 with `--unproved`) and 20 GB of disk while it runs. Needs
-root, dockerd and Debian's docker-registry: each of two machines is an engine of its own.
+Two images with 1.5 GB of real wheels from the package index; about 25 minutes, 15 with `--unproved`, and 20 GB of disk
+while it runs. Needs root, dockerd and Debian's docker-registry: each of two machines is an engine of its own.
 """
 
 from __future__ import annotations
