@@ -57,6 +57,9 @@ FIGURES = {
     "cold": _script("cold", *_BUILDS, *_IMAGES, also=_NEWEST),
     "dedicated": _script("dedicated", *_BUILDS),
     "fleet": _script("fleet", *_BUILDS, "doit_images/share", words=("--images", "300", "--minutes", "6")),
+    "heavy_packages": _script(
+        "heavy_packages", "doit_images/advise/heavy_packages.py", "doit_images/advise/installed.py"
+    ),
     "load": _script("load", "services", "docker"),
     "many_images": _script("many_images", "doit_images/share"),
     "memory_cutoff": _script("memory_cutoff", "benchmarks/memory_inside.py", "services/memory", needs="XQuAD"),
