@@ -40,7 +40,7 @@ _THEIRS = (LABEL, "com.docker.compose.")
 _STEP = re.compile(r"#(?P<number>\d+) \[ *(?:(?P<service>s[0-9]) +)?(?:\S+ +)?[0-9]+/[0-9]+\] (?!FROM )")
 # What Compose and BuildKit refuse, though nothing is wrong with it: a stage on another image of the project for a
 # platform; a folder in a stage's place, which is for no processor unless one is named.
-_ONLY_THEIRS = re.compile("unsupported context source target|missing architecture")
+_ONLY_THEIRS = re.compile("unsupported context source target|missing architecture|value set by DOCKER_DEFAULT_PLATFORM")
 _ON_PURPOSE = "which may hold passwords"  # an image with .env, and what needs it: Compose builds them
 _KNOWS_SERVICES = (2, 27)
 
