@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import edits, measure
 from benchmarks.newer_engine import HERE
-from benchmarks.peers import Bench, stack_copy
+from benchmarks.peers import Bench, committed, stack_copy
 from benchmarks.results import Results, say
 from doit_images.core.base import commands
 
@@ -47,9 +47,7 @@ def copies(bench: Bench) -> dict[str, Bench]:
     for way, file in _COMPOSE.items():
         place = shutil.copytree(folder, folder.parent / way.replace(" ", "-"), symlinks=True)
         found[way] = replace(bench, environ={**bench.environ, "COMPOSE_FILE": str(place / file)})
-    for words in (("init", "--quiet"), ("add", "."), ("commit", "--quiet", "--message", "as it is")):
-        argv = ["git", "-c", "user.name=benchmark", "-c", "user.email=benchmark@localhost", *words]
-        commands.run(argv, cwd=found["advised"].compose_file().parent).checked("git")
+    committed(found["advised"].compose_file().parent)
     return found
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import measure
-from benchmarks.peers import Bench
+from benchmarks.peers import Bench, committed
 from benchmarks.results import Results, say
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from doit_images.core.base import commands, settings
@@ -93,7 +93,7 @@ class Machine:
         commands.run(argv, cwd=self.folder / way, env={**os.environ, "PATH": path}).checked("uv")
 
     def write(self, way: str, base_image: str) -> None:
-        """Write the project, and commit it: `advise` writes nothing over what has no commit."""
+        """Write the project, and commit it."""
         place = self.folder / way
         place.mkdir(parents=True)
         shutil.copy(measure.ROOT / "docker/tools/with-secrets.sh", place)
@@ -106,9 +106,7 @@ class Machine:
         service = {"image": self.ref(way), "build": {"context": ".", "secrets": [*secrets]}}
         (place / "compose.yml").write_text(json.dumps({"services": {self.image: service}, "secrets": secrets}))
         self.lock(way, SMALL[0])
-        for words in (("init", "--quiet"), ("add", "."), ("commit", "--quiet", "--message", "as it is")):
-            argv = ["git", "-c", "user.name=benchmark", "-c", "user.email=benchmark@localhost", *words]
-            commands.run(argv, cwd=place).checked("git")
+        committed(place)
 
     def build(self, way: str) -> float:
         """The seconds of a build."""

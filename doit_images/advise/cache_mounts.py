@@ -16,9 +16,8 @@ from typing import NamedTuple
 from doit_images.advise.apt import INSTALLS, LISTS, UPDATES, updates_first
 from doit_images.advise.around import Run, around, runs, shipped
 from doit_images.advise.patch import Patch, edited
-from doit_images.advise.shell import flags, is_of, with_mounts, without, without_words
+from doit_images.advise.shell import is_of, mounts, with_mounts, without, without_words
 from doit_images.advise.steps import Step
-from doit_images.core.inputs.instructions import mount_fields
 
 NAME = "cache-mounts"
 
@@ -166,11 +165,9 @@ def _better(tool: _Tool, run: Run, *, first: bool) -> str:
                 text = without(text, command, alone)
         elif is_of(command, tool.cleans) and alone:
             text = without(text, command, alone)
-    there = [
-        mount_fields(flag.partition("=")[2], "\\", {}, "") for flag in flags(text)[0] if flag.startswith("--mount")
-    ]
-    mounts = [_mount(folder, tool) for folder in tool.folders if not _has(there, folder)]
-    return with_mounts(text, mounts, f"rm -f {_CLEAN}" if tool is _APT and first and _CLEAN not in text else "")
+    there = [*mounts(text).values()]
+    new = [_mount(folder, tool) for folder in tool.folders if not _has(there, folder)]
+    return with_mounts(text, new, f"rm -f {_CLEAN}" if tool is _APT and first and _CLEAN not in text else "")
 
 
 def _is_below(word: str, folders: Sequence[str]) -> bool:

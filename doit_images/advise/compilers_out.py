@@ -22,8 +22,8 @@ from pathlib import Path
 
 from doit_images.advise.apt import INSTALLS, UPDATES
 from doit_images.advise.around import Run, around, runs, shipped
-from doit_images.advise.installs import read_by
-from doit_images.advise.patch import Patch, Span, spans
+from doit_images.advise.installs import PIP, read_by
+from doit_images.advise.patch import Patch, Span, spans, unnamed
 from doit_images.advise.shell import head, is_of, without_words
 from doit_images.advise.steps import Step
 
@@ -52,7 +52,6 @@ _LIBRARIES = dict.fromkeys(_NONE.split(), "") | {
     "librdkafka": "librdkafka1",
 }
 _AROUND = (*UPDATES, ("apt-get", "clean"), ("rm",), ("set",))
-_PIP = (("pip", "install"), ("pip3", "install"), ("uv", "pip", "install"), ("uv", "pip", "sync"))
 _NPM = (("npm", "ci"), ("npm", "install"))
 _VENV = (("venv",), ("virtualenv",), ("uv", "venv"))
 _ELSEWHERE = re.compile(r"--(user|target|prefix|root|global)\b|\s-[gt]\s")
@@ -130,7 +129,7 @@ def _built(run: Run) -> list[str]:
             return []
         if any(tuple(words[: len(one)]) == one for one in _VENV):
             found.append(run.around.path(words[-1]))
-        elif any(tuple(words[: len(one)]) == one for one in _PIP) and read_by(f"RUN {own}") is not None:
+        elif any(tuple(words[: len(one)]) == one for one in PIP) and read_by(f"RUN {own}") is not None:
             found.append("pip")
         elif any(tuple(words[: len(one)]) == one for one in _NPM) and read_by(f"RUN {own}") is not None:
             found.append(run.around.path("node_modules"))
@@ -173,7 +172,7 @@ def _two(
     but with what they give, other instructions ``new``."""
     (built, paths), end = made, own[0].end
     lines = (text if text.endswith("\n") else f"{text}{end}").splitlines(keepends=True)
-    base = re.sub(r"\s+AS\s+\S+\s*$", "", own[0].text, flags=re.IGNORECASE)
+    base = unnamed(own[0].text)
     first = [*lines[: own[0].line - 1], f"{base} AS builder{end}"]
     second = [end, *lines[own[0].line - 1 : own[0].last + 1]]
     for above, span in pairwise(own):

@@ -28,23 +28,21 @@ from typing import NamedTuple
 
 from doit_images.advise.around import Run, around, runs, shipped
 from doit_images.advise.installed import canonical
+from doit_images.advise.installs import PIP
 from doit_images.advise.lists_apart import LIST, PINNED
-from doit_images.advise.patch import Patch, Span, edited, spans
-from doit_images.advise.shell import flags, is_of, with_mounts
+from doit_images.advise.patch import Patch, Span, edited, spans, unnamed
+from doit_images.advise.shell import flags, is_of, mounts, with_mounts
 from doit_images.advise.steps import Step
-from doit_images.core.inputs.instructions import mount_fields
 
 NAME = "heavy-packages"
 WORTH = 256 << 20
 """The bytes that the heavy packages have together, at least: the patch is twenty lines."""
 _HEAVY, _MOST = 10 << 20, 20  # the bytes of one, and how many: an image has at most 127 layers
-_TOOLS = (("pip", "install"), ("pip3", "install"), ("uv", "pip", "install"), ("uv", "pip", "sync"))
 _VALUED = "-[fi]|--(extra-)?index-url|--find-links|--trusted-host|--(only|no)-binary|--timeout|--retries"
 _PLAIN = re.compile(rf"(\s+({_VALUED})\s+[^\s-]\S*|\s+--?[a-z][\w-]*(=[^\s$]+)?)*\s*")  # names no package, no file
 _OTHER = re.compile(r"--(user|target|prefix|root|\w+-install|(\w+-)?reinstall|ignore-installed|constraint|editable)\b")
 _MORE = re.compile(r"(?m)^(-r|-c|-e|--requirement|--constraint|--editable)\b|\r")
 _PIN = re.compile(r"(?m)^([A-Za-z0-9_-]+)==")
-_NAMED = re.compile(r"\s+AS\s+\S+\s*$", re.IGNORECASE)
 _JOINED = r"sed -e :a -e '/\\$/N; s/\\\n//; ta'"
 _ROOT = "--root=/heavy/$name"
 _UV_ROOT = "--prefix=\"/heavy/$name$(python3 -c 'import sys; print(sys.prefix)')\""
@@ -87,8 +85,9 @@ def patches(
     if {"heavy", "heavy-base", "heavy-lock"} & stages or re.search(r"\bfrom=\d", text):
         return
     for install in _installs(text, steps):
-        held = sizes()
-        pins = {name: held.get(canonical(name), 0) for said in install.lists.values() for name in _PIN.findall(said)}
+        pinned = [name for said in install.lists.values() for name in _PIN.findall(said)]
+        held = sizes() if pinned else {}  # it reads a whole image
+        pins = {name: held.get(canonical(name), 0) for name in pinned}
         heavy = sorted((name for name in pins if pins[name] >= _HEAVY), key=lambda name: (-pins[name], name))[:_MOST]
         if (total := sum(pins[name] for name in heavy)) >= WORTH:
             why = f"{total >> 20} MB of {len(heavy)} packages are new whenever a small one is"
@@ -100,7 +99,7 @@ def _installs(text: str, steps: Sequence[Step]) -> Iterator[_Install]:
     by_line = {step.line: step for step in steps}
     for run in runs(text, steps):
         stage = run.around.stage
-        if len(run.commands) != 1 or not is_of(run.commands[0], _TOOLS) or not _is_plain(run):
+        if len(run.commands) != 1 or not is_of(run.commands[0], PIP) or not _is_plain(run):
             continue
         own = [span for span in every if there[span.line].stage == stage]
         above = reversed(own[: own.index(run.span)])
@@ -146,14 +145,15 @@ def _apart(text: str, install: _Install, heavy: Sequence[str]) -> str:
     end, first = own[0].end, (copies[0] if copies else run.span).first
     pins = "|".join(f"{name}==" for name in heavy)
     links = [f"COPY --link --from=heavy /heavy/{name}/ /" for name in heavy]
-    kept = {each: not _mounts(run, each, lists) for each in flags(run.span.text)[0]}
+    mounted = mounts(run.span.text)
+    kept = {each: not _is_of_list(run, mounted.get(each, {}), lists) for each in flags(run.span.text)[0]}
     if taken:
         mount = ["--mount=type=bind,from=heavy-lock,source=/rest.txt,target=/rest.txt"]
         there = "RUN " + " ".join([*(each for each in kept if kept[each]), _command(run, "--no-deps -r /rest.txt")])
         text = edited(
             text, {run.span.line: with_mounts(there, mount), taken[0].line: "\n".join([*links, taken[0].text])}
         )
-    lines, base = text.splitlines(keepends=True), _NAMED.sub("", own[0].text)
+    lines, base = text.splitlines(keepends=True), unnamed(own[0].text)
     new = _STAGES.format(
         copies="".join(f"{one.text}\n" for one in copies),
         mounts="".join(f"{each} " for each in kept if not kept[each]),
@@ -170,9 +170,8 @@ def _apart(text: str, install: _Install, heavy: Sequence[str]) -> str:
     return "".join([*lines[: own[0].line - 1], above, new.replace("\n", end), *lines[first:]])
 
 
-def _mounts(run: Run, flag: str, lists: Iterable[str]) -> bool:
-    """Whether it is a mount of one of these lists."""
-    fields = mount_fields(flag.partition("=")[2], "\\", {}, "") if flag.startswith("--mount=") else {}
+def _is_of_list(run: Run, fields: Mapping[str, str], lists: Iterable[str]) -> bool:
+    """Whether these are the fields of a mount of one of these lists."""
     target, *others = (PurePosixPath(run.around.folder, each) for each in (fields.get("target", ""), *lists))
     return fields.get("type", "bind") == "bind" and target in others
 

@@ -36,7 +36,7 @@ def _look(path: str, file: IO[bytes]) -> tuple[str, int] | None:
 
 
 def canonical(name: str) -> str:
-    """A package's name as all spellings of it are compared.
+    """A package's name as all spellings of it are compared: ``packaging.utils``, which only the extra ``ci`` brings.
 
     >>> canonical("Typing_Extensions")
     'typing-extensions'

@@ -34,7 +34,13 @@ _NOTHING = {
     *(("apt-get",), ("apt",), ("apk",), ("dnf",), ("microdnf",), ("yum",), ("corepack",), ("set",), ("mkdir",)),
     *(("useradd",), ("groupadd",), ("adduser",), ("addgroup",), ("cd",), ("rm", "-rf", "/var/lib/apt/lists/*")),
 }
-_PIP = {("pip", "install"), ("pip3", "install"), ("uv", "pip", "install"), ("uv", "pip", "sync")}
+PIP: tuple[tuple[str, ...], ...] = (
+    ("pip", "install"),
+    ("pip3", "install"),
+    ("uv", "pip", "install"),
+    ("uv", "pip", "sync"),
+)
+"""What installs the lists that it is told."""
 _WITH_FILE = ("-r", "--requirement", "-c", "--constraint")
 _WITH_VALUE = ("-i", "--index-url", "--extra-index-url", "-t", "--target", "--prefix", "-p", "--python", "--root")
 _COMMENT = re.compile(r"^\s*#.*\n?", re.MULTILINE)
@@ -71,7 +77,7 @@ def _of(words: Sequence[str]) -> Iterable[str] | None:
         names = _of(words[2:])
         return None if names is None else (*names, PurePosixPath(words[1]).name)
     plain = [word for word in words if not word.startswith("-")]
-    for head in _PIP:
+    for head in PIP:
         if tuple(plain[: len(head)]) == head:
             return _of_pip(words[len(head) :])
     for head, names in _LOCKS.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,6 +76,15 @@ def edited(text: str, new: Mapping[int, str]) -> str:
             if not new[span.line] and not "".join(lines[max(at - 1, 0) : at + 1]).strip():
                 del lines[at : at + 1]
     return "".join(lines)
+
+
+def unnamed(text: str) -> str:
+    """A FROM without the name of its stage.
+
+    >>> unnamed("FROM python AS builder"), unnamed("FROM python")
+    ('FROM python', 'FROM python')
+    """
+    return re.sub(r"\s+AS\s+\S+\s*$", "", text, flags=re.IGNORECASE)
 
 
 def moved(text: str, span: Span, above: Span, first: Sequence[str] = ()) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
+
+from doit_images.core.inputs.instructions import mount_fields
 
 _START = re.compile(r"RUN(?:[ \t]|\\\n)+", re.IGNORECASE)
 _FLAG = re.compile(r"(--[a-z]+(?:=\S+)?)(?:[ \t]|\\\n)+")
@@ -40,6 +42,15 @@ def flags(text: str) -> tuple[list[str], int]:
         found.append(flag[1])
         at = flag.end()
     return found, at
+
+
+def mounts(text: str) -> dict[str, Mapping[str, str]]:
+    """The ``--mount`` flags of a RUN, each with its fields."""
+    return {
+        flag: mount_fields(flag.partition("=")[2], "\\", {}, "")
+        for flag in flags(text)[0]
+        if flag.startswith("--mount=")
+    }
 
 
 def commands(text: str) -> list[Command]:

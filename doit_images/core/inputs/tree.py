@@ -226,8 +226,7 @@ class FileIndex:
 
     def save(self) -> None:
         """Keep what was hashed. A store that cannot be written is no error: the next look hashes again."""
-        listed = self._listed() if self._store else []
-        rows = [row for folder in listed if folder.names and (row := folder.row())]
+        rows = [row for folder in self._listed() if folder.names and (row := folder.row())]
         if not rows:
             return
         overlooked = [folder for folder in self._listed() if folder.overlooked]
