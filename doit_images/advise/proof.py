@@ -41,7 +41,7 @@ class Verdict(StrEnum):
 
     SAME = "same"
     SAME_BUT = "same but for"
-    """Some of what the rule says it removes is gone, and nothing else differs."""
+    """Some of what the rule says it removes is gone, nothing else differs, and no test fails that passed before."""
     NOT_PROVED = "not proved"
     """Nothing else differs, but a step gave other bytes in the two builds without the patch."""
     DIFFERS = "differs"
@@ -51,13 +51,14 @@ class Verdict(StrEnum):
 
 class Proof(NamedTuple):
     """The verdict on a patch, the paths that differ with it (or why it fails, or the steps because of which it is not
-    proved), those that differ from build to build without it, and those that are gone as a rule says, each with the
-    reason."""
+    proved), those that differ from build to build without it, those that are gone as a rule says, each with the reason,
+    and, where some are, what came of each of the image's tests (a failure that the patch makes is in ``differs``)."""
 
     verdict: Verdict
     differs: tuple[str, ...] = ()
     unsteady: tuple[str, ...] = ()
     removed: Mapping[str, str] = {}
+    tests: Mapping[str, str] = {}
 
 
 class Held(NamedTuple):

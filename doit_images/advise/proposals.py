@@ -17,6 +17,7 @@ from doit_images.advise.patch import Patch
 from doit_images.advise.proof import Before, Proof, Verdict
 from doit_images.advise.rules import ProjectRule, Rule
 from doit_images.advise.steps import steps_of
+from doit_images.advise.tested import tested
 from doit_images.advise.whole import Whole
 from doit_images.core.base import commands, files
 from doit_images.core.base.errors import UserError
@@ -148,17 +149,20 @@ class Proposals:
             for file in changes:
                 if file not in self.texts:
                     _committed(file)
-        proofs = {} if self._mode is Mode.SHOW else {name: self._proved(each, patch) for name, each in after.items()}
+        texts = self.texts | {file: text for file, (_, text) in changes.items()}
+        proved = after if self._mode is not Mode.SHOW else {}
+        proofs = {name: self._proved(each, patch, texts) for name, each in proved.items()}
         read = {name: [self._shown(file) for file in changes if _reads(each, file)] for name, each in after.items()}
         return Proposal(self._shown(path), patch, shown, proofs, {name: some for name, some in read.items() if some})
 
-    def _proved(self, after: ImageInputs, patch: Patch) -> Proof:
+    def _proved(self, after: ImageInputs, patch: Patch, texts: Mapping[Path, str]) -> Proof:
         name = after.name
         if after.problem:
             return Proof(Verdict.FAILS, (after.problem,))
         if name not in self._before:
             self._before[name] = proof.before(self.run, self.run.planner.decide(name).inputs)
-        return proof.prove(self.run, after, self._before[name], [*self._good[name], patch])
+        found = proof.prove(self.run, after, self._before[name], [*self._good[name], patch])
+        return tested(self.run, found, after, texts) if found.verdict is Verdict.SAME_BUT else found
 
     def _keep(self, patch: Patch, texts: Mapping[Path, str], concerned: Mapping[str, ImageInputs]) -> None:
         self.texts |= texts

@@ -35,10 +35,7 @@ class Whole(NamedTuple):
 def seen(run: Run, texts: Mapping[Path, str]) -> Whole:
     """The project with these texts in place of its Compose files, Dockerfiles and ignore files, by absolute paths.
     Raises ``UserError`` where Compose refuses it."""
-    project = run.project
-    if any(file in texts for file in run.files):
-        given = env_files.with_values(run.files, run.environ, ["DOCKER_DEFAULT_PLATFORM"])
-        project = compose_project.resolved(answer(run, texts), run.files, given)
+    project = project_of(run, texts)
     resolver = run.resolver.of(project, texts=texts)
     try:
         images = run.planner.made_of(resolver, run.local_images.snapshot().platform)
@@ -46,6 +43,14 @@ def seen(run: Run, texts: Mapping[Path, str]) -> Whole:
         resolver.release()
     usable = {name: replace(each, problem=each.problem or each.private) for name, each in images.items()}
     return Whole(project, usable, texts)
+
+
+def project_of(run: Run, texts: Mapping[Path, str]) -> Project:
+    """The project alone, with these texts in place of its Compose files. Raises ``UserError`` where Compose refuses."""
+    if not any(file in texts for file in run.files):
+        return run.project
+    given = env_files.with_values(run.files, run.environ, ["DOCKER_DEFAULT_PLATFORM"])
+    return compose_project.resolved(answer(run, texts), run.files, given)
 
 
 def answer(run: Run, texts: Mapping[Path, str]) -> dict[str, Any]:

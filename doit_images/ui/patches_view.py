@@ -121,8 +121,10 @@ def _sentence(of: Proof) -> str:
         return f"not proved, for without the patch it is another image each time: {shown}{more}"
     unsteady = f"; {len(of.unsteady)} files differ from build to build anyway" if of.unsteady else ""
     if of.verdict == Verdict.SAME_BUT:
+        told = [f"its test `{name}` {said}" for name, said in of.tests.items()]
+        tests = ", ".join(told) or "it has no test here that might miss it"
         gone = [f"{count} paths are gone, {why}" for why, count in Counter(of.removed.values()).items()]
-        return f"stays the same, file by file, but for what the patch removes: {'; '.join(gone)}{unsteady}"
+        return f"stays the same, file by file, but for what the patch removes: {'; '.join(gone)}{unsteady}; {tests}"
     return f"stays the same, file by file{unsteady}"
 
 

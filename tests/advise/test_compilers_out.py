@@ -262,7 +262,7 @@ for name in "$@" $(case " $* " in *" gc"?" "*) echo cpp;; esac); do
     case $name in -*) continue;; esac
     printf 'Package: %s\\nStatus: install ok installed\\n\\n' $name >> /var/lib/dpkg/status
     echo /usr/bin/$name > /var/lib/dpkg/info/$name.list
-    mkdir -p /usr/bin; echo $name > /usr/bin/$name
+    mkdir -p /usr/bin; echo "echo $name" > /usr/bin/$name; chmod +x /usr/bin/$name
 done
 [ ! -e /usr/bin/cpp ] || printf 'Package: cpp\\nAuto-Installed: 1\\n\\n' > /var/lib/apt/extended_states
 """
@@ -300,9 +300,40 @@ def test_an_image_without_its_compilers_is_proved(
     assert done.returncode == 0, done.stderr
     (found,) = json.loads(done.stdout)["patches"]
     said = found["proofs"]["web"]
-    assert (said["verdict"], said["differs"]) == (verdict, differs), found["text"]
+    assert (said["verdict"], said["differs"], said["tests"]) == (verdict, differs, {}), found["text"]
     assert {"usr/bin/gcc", "usr/bin/cpp"} <= said["removed"].keys()
     assert "usr/bin/curl" not in said["removed"]
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    ("script", "verdict", "told"),
+    [
+        ("curl", "same but for", "passes"),
+        ("echo builds; gcc", "differs", "fails"),
+        ("gcc; other", "same but for", "fails without the patch too"),
+    ],
+)
+def test_what_an_image_lacks_that_its_test_needs_makes_it_another(
+    lab: Lab, busybox: str, script: str, verdict: str, told: str
+) -> None:
+    compose = "x-test: {runs: {service: web, command: [sh, /test/run], inputs: [run]}}\n"
+    lab.write(
+        {
+            "compose.yml": f"{compose}services: {{web: {{image: PREFIX/web, build: web}}}}\n",
+            "run": f"PATH=/bin:/usr/bin\n{script}\n",
+        }
+    )
+    lab.write({"web/Dockerfile": DOCKERFILE, "web/virtualenv": "#!/bin/sh\nmkdir $1\n"})
+    lab.write({"web/apt-get": APT_GET, "web/pip": PIP, "web/requirements.txt": "a==1\n"})
+    done = lab.doit("advise", "compilers-out", "--prove", "--json")
+    assert done.returncode == 0, done.stderr
+    (said,) = (each["proofs"]["web"] for each in json.loads(done.stdout)["patches"])
+    assert (said["verdict"], said["tests"]) == (verdict, {"runs": told}), said["differs"]
+    failed = [each for each in said["differs"] if "runs/test" in each and "builds" in each and "gcc: not found" in each]
+    assert len(failed) == len(said["differs"]) == (verdict == "differs")
+    assert "usr/bin/gcc" in said["removed"]
+    assert [line for line in lab.images() if ":building" in line] == []
 
 
 WRONG = {

@@ -154,7 +154,7 @@ def example(seed: int) -> tuple[Model, Before]:
     dice = random.Random(seed)
     image = model(dice)
     before = Before(held(image, dice), held(image, dice))
-    assert compared(before, held(image, dice), {}) == (Verdict.SAME, (), (), {}), seed
+    assert compared(before, held(image, dice), {}) == proof.Proof(Verdict.SAME), seed
     return image, before
 
 

@@ -114,7 +114,8 @@ def test_what_the_base_has_may_be_back_where_the_rule_says() -> None:
         return compared(Before(before, before), Held(files, {}, layers), REMOVES)
 
     found = proved(back, [*layers, LayerContent("2", {})])
-    assert found == (Verdict.SAME_BUT, (), (), {"root/.cache/pip/lock": "the cache of pip, as the base has it"})
+    told = {"root/.cache/pip/lock": "the cache of pip, as the base has it"}
+    assert found == Proof(Verdict.SAME_BUT, removed=told)
     assert proved(back, [LayerContent("other", layers[0].entries)]).verdict == Verdict.DIFFERS
     assert proved({"lock": entry()}, layers).verdict == Verdict.DIFFERS
     assert proved({"root/.cache/pip/lock": entry(digest="b")}, layers).verdict == Verdict.DIFFERS
@@ -161,7 +162,8 @@ def test_a_patch_is_proved_and_written_and_then_the_code_costs_nothing(project: 
     assert saved == {"commits": 0, "before": nothing, "after": nothing, "unknown": 0}
     assert git(project.folder, "status", "--porcelain") == "", "nothing is written yet"
     (applied,) = advised(project, "locks-first", "--apply")
-    assert applied["proofs"] == {"web": {"verdict": "same", "differs": [], "unsteady": [], "removed": {}}}
+    same = {"verdict": "same", "differs": [], "unsteady": [], "removed": {}, "tests": {}}
+    assert applied["proofs"] == {"web": same}
     assert (project.folder / "web/Dockerfile").read_text() == applied["text"]
     assert git(project.folder, "status", "--porcelain") == "M web/Dockerfile", "the commit is left to the person"
     assert advised(project, "locks-first", "--patch") == []
@@ -240,6 +242,29 @@ def test_a_cache_mount_is_proved(lab: Lab, busybox: str, option: str, proof: str
     gone = {"root", "root/.cache", "root/.cache/pip"}
     assert gone <= found["proofs"]["web"]["removed"].keys()
     assert found["proofs"]["web"]["differs"] == (["site/mounts"] if proof == "differs" else [])
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(("needed", "verdict"), [("/site/installed", "same but for"), ("/root/.cache/pip", "differs")])
+def test_a_stage_that_tests_the_image_tests_the_patched_one(lab: Lab, busybox: str, needed: str, verdict: str) -> None:
+    lab.write(
+        {
+            "compose.yml": "services: {web: {image: PREFIX/web, build: web}}\n",
+            "web/Dockerfile": "FROM tst-busybox:1 AS app\nCOPY --chmod=755 pip /bin/\nWORKDIR /app\nCOPY . .\n"
+            f"RUN pip install -r requirements.txt\nFROM app AS test\nRUN ls {needed}\nFROM app\n",
+            "web/pip": PIP,
+            "web/requirements.txt": "a\n",
+        }
+    )
+    done = lab.doit("advise", "cache-mounts", "--prove")
+    assert done.returncode == 0, done.stderr
+    last = done.stdout[done.stdout.index("\nweb: ") :]
+    if verdict == "differs":
+        assert "would be another image" in last
+        assert f"ls: {needed}: No such file" in last
+    else:
+        assert "but for what the patch removes: " in last
+        assert "; its test `web` passes" in last
 
 
 OWNED = """\

@@ -25,7 +25,7 @@ from doit_images.ci.testing.attempt import Trial, ended, hidden_lines
 from doit_images.ci.testing.command import options_for
 from doit_images.ci.testing.declared import ImageTest, declared
 from doit_images.ci.testing.isolation import own_stages, problem
-from doit_images.ci.testing.planned import DUE, NEVER, UNKNOWN, Planned, _planned
+from doit_images.ci.testing.planned import DUE, NEVER, UNKNOWN, Planned, seen_by
 from doit_images.core.base import checked_json, places
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.masking import masker
@@ -245,7 +245,7 @@ def test_secrets_are_in_nothing_that_is_said_or_kept_of_a_test(tmp_path: Path, m
     monkeypatch.setattr("doit_images.ci.testing.command.run_command", lambda *_: left)
     run: Any = SimpleNamespace(project=SimpleNamespace(directory=tmp_path), environ={"DB_PASSWORD": secret})
     planned = Planned(ImageTest("web", "web", command=("login",)), ImageInputs(Image("w", "w", "/x"), tmp_path))
-    attempt = act._attempt(run, planned, again=False)
+    attempt = act.attempted(run, planned, again=False)
     assert secret not in str(attempt)
     assert attempt.junit == "<testsuite>***</testsuite>"
 
@@ -311,7 +311,7 @@ def planned_on(
         ),
     )
     resolver: Any = None
-    return _planned(run, ImageTest("web", "web", target="test", network="", cache=cache), resolver)
+    return seen_by(run, ImageTest("web", "web", target="test", network="", cache=cache), resolver)
 
 
 def test_what_passed_on_one_platform_did_not_pass_on_another() -> None:
@@ -346,7 +346,7 @@ def test_of_several_runs_none_may_have_seen_what_was_edited_meanwhile(
     trials = iter(Trial(0, 0.0, 1.0, moved=one) for one in moved)
     planned = Planned(ImageTest("web", "web", command=("true",)), WEB, "f")
     monkeypatch.setattr(act, "plan", lambda *_, **__: {"web": planned})
-    monkeypatch.setattr(act, "_attempt", lambda *_, **__: next(trials))
+    monkeypatch.setattr(act, "attempted", lambda *_, **__: next(trials))
     monkeypatch.setattr(act, "_leave", lambda *_: None)
     monkeypatch.setattr(act, "_keep", lambda *_: told.append("kept"))
     run: Any = SimpleNamespace(events=SimpleNamespace(say=told.append), history=None)
@@ -380,7 +380,7 @@ def test_a_history_that_cannot_be_read_fails_no_test(monkeypatch: pytest.MonkeyP
     inputs = ImageInputs(Image("web", "web", "/x"), tmp_path)
     planned = Planned(ImageTest("web", "web", target="test", cache=False), inputs, reasons=("why",))
     monkeypatch.setattr(act, "plan", lambda *_, **__: {"web": planned})
-    monkeypatch.setattr(act, "_attempt", lambda *_, **__: Trial(0, 1.0, 1.0))
+    monkeypatch.setattr(act, "attempted", lambda *_, **__: Trial(0, 1.0, 1.0))
     history = History(tmp_path)  # a folder
     run: Any = SimpleNamespace(
         history=history, events=SimpleNamespace(say=said.append), began=0.0, workers=1, id="a", folder=tmp_path
@@ -641,7 +641,7 @@ def test_a_failure_on_what_passed_before_is_told_to_all(
         heard: list[str] = []
         failing = iter([0, 7, 0, 7])
         monkeypatch.setenv("XDG_STATE_HOME", shop.environ["XDG_STATE_HOME"])
-        monkeypatch.setattr(act, "_attempt", lambda *_, again: Trial(next(failing), 0.0, 1.0, why="by chance"))
+        monkeypatch.setattr(act, "attempted", lambda *_, again: Trial(next(failing), 0.0, 1.0, why="by chance"))
         here = Run((shop.folder / "compose.yml",), shop.env(**shared))
         here.events.listen(lambda event: heard.append(getattr(event, "text", "")))
         with pytest.raises(UserError, match=r"^2 of 4 runs failed: by chance$"):

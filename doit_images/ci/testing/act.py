@@ -46,7 +46,7 @@ def run_test(run: Run, name: str, *, again: bool = False, runs: str = "1") -> No
     failed = []
     moved = False
     for _ in range(count):
-        attempt = _attempt(run, planned, again=again or count > 1 or not planned.test.cache)
+        attempt = attempted(run, planned, again=again or count > 1 or not planned.test.cache)
         _leave(run, planned, attempt, why)
         moved = moved or attempt.moved
         if attempt.status:
@@ -80,8 +80,9 @@ def junit_of(folder: Path, name: str) -> Path:
     return folder / "ci" / f"test-{name}.xml"
 
 
-def _attempt(run: Run, planned: Planned, *, again: bool) -> Trial:
-    """Run it once; of what it says without the values of secrets, since others may read what is kept."""
+def attempted(run: Run, planned: Planned, *, again: bool) -> Trial:
+    """Run it once; of what it says without the values of secrets, since others may read what is kept. ``again``: what
+    only a stage that tests reaches is not taken from a cache. Raises ``UserError`` where it cannot be run."""
     if planned.inputs is None:
         raise ValueError("what cannot be run is not tried")
     if planned.test.target:

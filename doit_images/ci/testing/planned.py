@@ -85,7 +85,7 @@ def plan(run: Run, names: Iterable[str], *, again: bool = False, ask: bool = Tru
     every = tests_of(run)
     tests = {name: every[name] for name in names}
     resolver = _resolver(run, tests, again=again)
-    planned = {name: _planned(run, test, resolver) for name, test in tests.items()}
+    planned = {name: seen_by(run, test, resolver) for name, test in tests.items()}
     resolver.keep()
     wanted = {
         one.fingerprint: path_of(run.project.images[one.test.service].ref)
@@ -103,7 +103,8 @@ def _resolver(run: Run, tests: Mapping[str, ImageTest], *, again: bool) -> Input
     return run.resolver.of(project) if again or index is None else run.resolver.of(project, lambda: index)
 
 
-def _planned(run: Run, test: ImageTest, resolver: InputResolver) -> Planned:
+def seen_by(run: Run, test: ImageTest, resolver: InputResolver) -> Planned:
+    """A test with what it sees, of a project with tests that this resolver reads, as it is known before it ran."""
     if test.problem:
         return Planned(test, None, problem=test.problem)
     chain = run.planner.made_of(resolver, run.local_images.snapshot().platform, name_of(test))
