@@ -21,12 +21,15 @@ from auth.tables import Table
 from auth.tokens import EXCHANGED, Tokens
 from auth.users import USERNAME, Account, Users
 from common import audit, redis_store, service
-from common.callers import Callers
+from common.callers import OPEN, Gate, who_sent, with_scope
 from common.postgres import Database
 from common.problems import Problem, unauthorized
 from common.texts import Label
 from common.tokens import SERVICES
 
+KnownCaller = Annotated[Caller, with_scope()]
+Owner = Annotated[Caller, with_scope("account")]
+Admin = Annotated[Caller, with_scope("admin")]
 Username = Annotated[str, StringConstraints(pattern=USERNAME)]
 LONGEST_PASSWORD = 256
 NOT_KEPT = {"Cache-Control": "no-store"}
@@ -151,26 +154,21 @@ def create_app(settings: AuthSettings) -> FastAPI:
             raise Problem(HTTPStatus.FORBIDDEN, "The password is wrong.")
         return account
 
-    callers = Callers(caller)
-    _add_users(app, users, tokens, rate_limit, callers, settings, proven)
-    _add_tokens(app, tokens, keyring, callers)
-    _add_api_keys(app, api_keys, tokens, callers, settings, proven)
+    _add_users(app, users, tokens, rate_limit, settings, proven)
+    _add_tokens(app, tokens, keyring)
+    _add_api_keys(app, api_keys, tokens, settings, proven)
     return app
 
 
 def _add_users(
-    app: FastAPI, users: Users, tokens: Tokens, rate_limit: RateLimit, callers: Callers[Caller], settings: AuthSettings,
-    proven: Proven,
-) -> None:  # fmt: skip
-    Owner = Annotated[Caller, callers.with_scope("account")]  # noqa: N806 - a type
-    Admin = Annotated[Caller, callers.with_scope("admin")]  # noqa: N806 - a type
-
+    app: FastAPI, users: Users, tokens: Tokens, rate_limit: RateLimit, settings: AuthSettings, proven: Proven
+) -> None:
     async def may_register(request: Request) -> None:
         through = "x-forwarded-for" in request.headers  # a proxy: from anywhere
         if settings.registration == "closed" or (settings.registration == "local" and through):
-            (await callers.identify(request)).claims.need("admin")
+            (await who_sent(request)).claims.need("admin")
 
-    @app.post("/users", status_code=HTTPStatus.CREATED, tags=["users"], dependencies=[Depends(may_register)])
+    @app.post("/users", status_code=HTTPStatus.CREATED, tags=["users"], dependencies=[Gate(may_register)])
     async def register(new: NewUser, request: Request) -> Account:
         await rate_limit.count(_address(request), new.username)
         account = await users.register(new.username, new.password.get_secret_value())
@@ -206,7 +204,7 @@ def _add_users(
         await tokens.end_all(account.id)
         return account
 
-    @app.post("/token", tags=["users"])
+    @app.post("/token", tags=["users"], dependencies=[OPEN])
     async def log_in(
         request: Request,
         response: Response,
@@ -231,9 +229,7 @@ def _add_users(
         return AccessToken(access_token=token, expires_in=expires_in, scope=" ".join(sorted(scopes)))
 
 
-def _add_tokens(app: FastAPI, tokens: Tokens, keyring: Keyring, callers: Callers[Caller]) -> None:
-    KnownCaller = Annotated[Caller, callers.with_scope()]  # noqa: N806 - a type
-
+def _add_tokens(app: FastAPI, tokens: Tokens, keyring: Keyring) -> None:
     @app.post("/logout", status_code=HTTPStatus.NO_CONTENT, tags=["users"])
     async def log_out(known: KnownCaller, everywhere: bool = False) -> None:
         claims = known.token()
@@ -259,20 +255,15 @@ def _add_tokens(app: FastAPI, tokens: Tokens, keyring: Keyring, callers: Callers
         token = await tokens.sign(claims, [wanted.audience])
         return AccessToken(access_token=token, expires_in=max(life, 0), scope=" ".join(sorted(claims.scopes)))
 
-    @app.get("/jwks", tags=["verify"])
-    @app.get("/.well-known/jwks.json", include_in_schema=False)
+    @app.get("/jwks", tags=["verify"], dependencies=[OPEN])
+    @app.get("/.well-known/jwks.json", include_in_schema=False, dependencies=[OPEN])
     async def jwks(response: Response) -> Jwks:
         seconds = int(min(KEYS_KEPT_SECONDS, keyring.ahead.total_seconds() / 2))
         response.headers["Cache-Control"] = f"public, max-age={seconds}"
         return Jwks(keys=[key.jwk for key in await keyring.public()])
 
 
-def _add_api_keys(
-    app: FastAPI, api_keys: ApiKeys, tokens: Tokens, callers: Callers[Caller], settings: AuthSettings, proven: Proven
-) -> None:
-    Owner = Annotated[Caller, callers.with_scope("account")]  # noqa: N806 - a type
-    KnownCaller = Annotated[Caller, callers.with_scope()]  # noqa: N806 - a type
-
+def _add_api_keys(app: FastAPI, api_keys: ApiKeys, tokens: Tokens, settings: AuthSettings, proven: Proven) -> None:
     @app.post("/api-keys", status_code=HTTPStatus.CREATED, tags=["API keys"])
     async def create_key(new: NewApiKey, known: Owner, request: Request, response: Response) -> CreatedApiKey:
         response.headers.update(NOT_KEPT)

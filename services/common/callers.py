@@ -1,39 +1,71 @@
-"""Who may call an endpoint? ``Annotated[Identity, callers.with_scope("tasks")]`` says it, to OpenAPI too."""
+"""Who may call an endpoint? Whoever is known, and a route asks that before it reads a body.
+
+``Annotated[Identity, with_scope("tasks")]`` says what the caller's credential must be good for, to OpenAPI too. An
+endpoint that says nothing takes a credential all the same.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
-from fastapi import Depends, Request, Security
+from fastapi import Depends, Request, Response, Security, params
+from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, OAuth2PasswordBearer
 
-from common.tokens import SCOPES, Claims
+from common.tokens import SCOPES
 
 # They only say in OpenAPI what there is: which credential counts is found out in one place, ``common.identity``.
 _TOKEN = OAuth2PasswordBearer("/token", scheme_name="token", scopes=SCOPES, auto_error=False)
 _API_KEY = APIKeyHeader(name="X-API-Key", scheme_name="api_key", auto_error=False)
 
 WHO = "swarm.who"
-"""Where a request's scope has its caller, once that is known."""
+"""Where a request's scope has its caller, once that is known, or the error because of which nobody is."""
 
 
-class Callers[Who: Any]:
-    """Those who call this service, as ``identify`` knows them: something with ``claims``."""
+async def who_sent(request: Request) -> Any:
+    """Who sent ``request``: ``identify`` of the application is asked once, and raises when it is nobody."""
+    if WHO not in request.scope:
+        request.scope[WHO] = await request.app.state.identify(request)
+    if isinstance(request.scope[WHO], Exception):
+        raise request.scope[WHO]
+    return request.scope[WHO]
 
-    def __init__(self, identify: Callable[[Request], Awaitable[Who]]) -> None:
-        self.identify = identify
 
-    def with_scope(self, *scopes: str) -> Any:
-        """A dependency: the caller, whose credential must be good for ``scopes``."""
+class Gate(params.Depends):
+    """Among an endpoint's ``dependencies``, what is asked in the place of ``who_sent``."""
 
-        async def caller(
-            request: Request, _: object = Security(_TOKEN, scopes=scopes), __: object = Depends(_API_KEY)
-        ) -> Who:
-            who: Who = request.scope.get(WHO) or await self.identify(request)
-            claims: Claims = who.claims
-            for scope in scopes:
-                claims.need(scope)
-            return who
 
-        return Depends(caller)
+async def _anybody(_: Request) -> None: ...
+
+
+OPEN = Gate(_anybody)
+"""The endpoint takes no credential."""
+
+
+class Route(APIRoute):
+    """Asks who sent a request before FastAPI reads its body."""
+
+    def get_route_handler(self) -> Any:  # noqa: D102
+        handle = super().get_route_handler()
+        gates: list[Any] = [one.dependency for one in self.dependencies if isinstance(one, Gate)] or [who_sent]
+
+        async def asked(request: Request) -> Response:
+            for gate in gates:
+                await gate(request)
+            return await handle(request)
+
+        return asked
+
+
+def with_scope(*scopes: str) -> Any:
+    """A dependency: the caller, whose credential must be good for ``scopes``."""
+
+    async def caller(
+        request: Request, _: object = Security(_TOKEN, scopes=scopes), __: object = Depends(_API_KEY)
+    ) -> Any:
+        who = await who_sent(request)
+        for scope in scopes:
+            who.claims.need(scope)
+        return who
+
+    return Depends(caller)

@@ -84,8 +84,7 @@ class Guarded(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """It is our turn. Begin to count anew."""
-        if self.cycle and not self.cycle.response_complete:  # else it was answered before it was whole
-            self.waiting_since = None
+        self.waiting_since = None
         self._bytes = self._body_bytes = self._kept = 0
         super().on_message_complete()
 

@@ -15,6 +15,8 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from common.callers import OPEN
+
 SECONDS = 2
 FRESH_SECONDS = 1
 
@@ -44,7 +46,7 @@ def install(app: FastAPI, service: str, checks: Mapping[str, Check]) -> None:
     lock = asyncio.Lock()
     known: tuple[float, list[bool]] = (float("-inf"), [])
 
-    @app.get("/health", tags=["health"])
+    @app.get("/health", tags=["health"], dependencies=[OPEN])
     async def health(response: Response) -> Health:
         nonlocal known
         async with lock:

@@ -6,20 +6,22 @@ Plain ASGI rather than Starlette's ``BaseHTTPMiddleware``: that one buffers stre
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from http import HTTPStatus
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common.problems import Problem, response
 
-DRAIN_FACTOR = 16
-"""A body that is too large is still read, and thrown away, up to this many times the limit: a client that
-is busy sending would otherwise see a broken connection instead of the answer."""
+LEAVING_SECONDS = 1
+"""Who is answered before its body has come may send on, until nothing has come for this long: a client that is busy
+sending would otherwise see a broken connection instead of the answer."""
 
 
 class BodyLimit:
-    """Refuses a body of more than ``limit`` bytes with 413, whether its length was announced or not.
+    """Refuses a body of more than ``limit`` bytes with 413 when it is read, whether its length was announced or not.
+    After an answer to what has not all been read, the rest is thrown away and the connection closed.
 
     FastAPI's own limit answers in plain text, and while the client is still sending: most clients then report a
     broken connection.
@@ -33,35 +35,35 @@ class BodyLimit:
         """Pass on what is small enough."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        announced = Headers(scope=scope).get("content-length", "")
-        if announced.isdecimal() and int(announced) > self.limit:
-            await self._drain(receive)
-            too_large = self._refusal()
-            await response(too_large.status_code, too_large.detail)(scope, receive, send)
-            return None
-        received = 0
+        headers = Headers(scope=scope)
+        whole = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
+        received, leaving = 0, False
 
         async def counted() -> Message:
-            nonlocal received
+            nonlocal received, whole
             message = await receive()
             received += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
             if received > self.limit:
-                await self._drain(receive)
-                raise self._refusal()
+                sentence = f"The body is larger than the limit of {self.limit} bytes."
+                raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, sentence)
             return message
 
-        return await self.app(scope, counted, send)
+        async def answered(message: Message) -> None:
+            nonlocal leaving
+            if message["type"] == "http.response.start" and not whole:
+                leaving = True
+                MutableHeaders(scope=message)["Connection"] = "close"
+            await send({**message, "more_body": True} if leaving else message)
 
-    def _refusal(self) -> Problem:
-        return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is larger than the limit of {self.limit} bytes.")
-
-    async def _drain(self, receive: Receive) -> None:
-        left = self.limit * DRAIN_FACTOR
-        more = True
-        while more and left > 0:
-            message = await receive()
-            left -= len(message.get("body", b""))
-            more = message["type"] == "http.request" and message.get("more_body", False)
+        await self.app(scope, counted, answered)
+        if leaving:
+            with suppress(TimeoutError):
+                while not whole:
+                    async with asyncio.timeout(LEAVING_SECONDS):
+                        whole = not (await receive()).get("more_body", False)
+            await send({"type": "http.response.body"})
+        return None
 
 
 class Deadline:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 
 from common import health, logs, metrics, openapi, problems, tracing
+from common.callers import Route
 from common.limits import BodyLimit, Deadline
 from common.proxies import Proxies
 from common.requests import RequestLog
@@ -23,7 +24,7 @@ def create(
     *,
     resources: Sequence[AbstractAsyncContextManager[object]],
     checks: Mapping[str, health.Check],
-    identify: tracing.Identify,
+    identify: Callable[[Request], Awaitable[object]],
 ) -> FastAPI:
     """An application called ``name``.
 
@@ -43,15 +44,16 @@ def create(
 
     # Operations are called as their functions are, and so are the functions of a client that is generated from this.
     app = FastAPI(title=name, lifespan=lifespan, redoc_url=None, generate_unique_id_function=lambda route: route.name)
+    app.state.identify, app.router.route_class = identify, Route
     problems.install(app)
     openapi.install(app)
     health.install(app, name, checks)
     metrics.install(app, settings.metrics_token.get_secret_value())
-    traced = tracing.install(app, name, identify)
+    traced = tracing.install(app, name)
     # The last added is the outermost.
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     app.add_middleware(Deadline, seconds=settings.longest_seconds)
     app.add_middleware(RequestLog, service=name)
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     if settings.trusted_proxies:
         app.add_middleware(Proxies, trusted=settings.trusted_proxies)
     return app

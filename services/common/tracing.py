@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from common import logs
-from common.callers import WHO
+from common.callers import WHO, who_sent
 
 log = logging.getLogger("tracing")
 
@@ -30,12 +30,9 @@ NOT_TRACED = "health,metrics"
 STOP_SECONDS = 3
 CARRIERS = (b"traceparent", b"tracestate", b"baggage")
 
-type Identify = Callable[[Request], Awaitable[object]]
 
-
-def install(app: FastAPI, service: str, identify: Identify) -> Callable[[], AbstractAsyncContextManager[None]]:
-    """Trace ``app``, whose callers ``identify`` knows, if that is asked for. Returns what sends, at the end, what was
-    not sent yet."""
+def install(app: FastAPI, service: str) -> Callable[[], AbstractAsyncContextManager[None]]:
+    """Trace ``app`` if that is asked for. Returns what sends, at the end, what was not sent yet."""
     if not os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
         return nullcontext
     try:
@@ -60,7 +57,7 @@ def install(app: FastAPI, service: str, identify: Identify) -> Callable[[], Abst
     )  # fmt: skip
     HTTPXClientInstrumentor().instrument(tracer_provider=provider)
     traced = app.build_middleware_stack
-    app.build_middleware_stack = lambda: Known(traced(), identify, suppress_instrumentation)  # type: ignore[method-assign]
+    app.build_middleware_stack = lambda: Known(traced(), suppress_instrumentation)  # type: ignore[method-assign]
 
     def trace_id() -> str:
         context = trace.get_current_span().get_span_context()
@@ -84,9 +81,8 @@ class Known:
     """Takes away which trace a request says that it is of, unless it is known who sent it. ``untraced``: while that is
     found out, no span is made."""
 
-    def __init__(self, app: ASGIApp, identify: Identify, untraced: Callable[[], AbstractContextManager[None]]) -> None:
+    def __init__(self, app: ASGIApp, untraced: Callable[[], AbstractContextManager[None]]) -> None:
         self._app = app
-        self._identify = identify
         self._untraced = untraced
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -94,10 +90,10 @@ class Known:
         if scope["type"] == "http" and any(name in CARRIERS for name, _ in scope["headers"]):
             try:
                 with self._untraced():
-                    scope[WHO] = await self._identify(Request(scope))
-            except (HTTPException, RedisError):
+                    await who_sent(Request(scope))
+            except (HTTPException, RedisError) as error:
                 kept = [(name, value) for name, value in scope["headers"] if name not in CARRIERS]
-                scope = {**scope, "headers": kept}
+                scope = {**scope, "headers": kept, WHO: error}
         await self._app(scope, receive, send)
 
 

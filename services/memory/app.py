@@ -3,14 +3,14 @@
 import uuid
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Path, Query, Response
 from pydantic import BaseModel, Field
 
 from common import audit, calls, janitor, redis_store, service
-from common.callers import Callers
+from common.callers import with_scope
 from common.identity import Identities, Identity
 from common.pages import After, following
 from common.postgres import Database
@@ -81,6 +81,8 @@ class Deleted(BaseModel):
 
 
 Filter = Annotated[list[str], Query(alias="metadata", max_length=20, description="NAME:VALUE, all of which must be so")]
+Reader = Annotated[Identity, with_scope("memory:read")]
+Writer = Annotated[Identity, with_scope("memory:write")]
 SessionName = Annotated[Name, Path()]
 
 type Embed = Callable[[str], Awaitable[Vector]]
@@ -111,9 +113,6 @@ def create_app(settings: MemorySettings) -> FastAPI:
         checks={"postgres": database.check, "redis": redis.ping},
         identify=identities.identify,
     )  # fmt: skip
-    callers = Callers(identities.identify)
-    Reader = Annotated[Identity, callers.with_scope("memory:read")]  # noqa: N806 - a type
-    Writer = Annotated[Identity, callers.with_scope("memory:write")]  # noqa: N806 - a type
 
     async def embed(text: str) -> Vector:
         vector = await to_thread.run_sync(embedding.of, text, limiter=embeddings)
@@ -138,13 +137,11 @@ def create_app(settings: MemorySettings) -> FastAPI:
             raise Problem(HTTPStatus.NOT_FOUND, "You have no such session.")
         audit.record("session deleted", user, target=session)
 
-    _add_memories(app, memories, embed, Reader, Writer)
+    _add_memories(app, memories, embed)
     return app
 
 
-def _add_memories(app: FastAPI, memories: Memories, embed: Embed, reader: Any, writer: Any) -> None:
-    Reader, Writer = reader, writer  # noqa: N806 - types
-
+def _add_memories(app: FastAPI, memories: Memories, embed: Embed) -> None:
     @app.post("/memories", status_code=HTTPStatus.CREATED, tags=["semantic memory"])
     async def add(new: NewMemory, user: Writer, response: Response) -> KeptMemory:
         """Each text is kept once: 200 and the memory when it is there already, with the metadata that come now."""

@@ -13,7 +13,6 @@ from fastapi.sse import EventSourceResponse, format_sse_event
 from pydantic import BaseModel, StringConstraints
 
 from common import audit, calls, janitor, redis_store, service
-from common.callers import Callers
 from common.identity import Identities, Identity
 from common.pages import After, following
 from common.postgres import Database
@@ -22,6 +21,7 @@ from common.texts import Name, Text
 from orchestrator import openai_api
 from orchestrator.memory import Memory
 from orchestrator.model import Models
+from orchestrator.openai_api import Caller
 from orchestrator.places import Owner, Places
 from orchestrator.recall import Recalls
 from orchestrator.runs import Aides, Result, Run, Runs
@@ -75,13 +75,11 @@ def create_app(settings: OrchestratorSettings) -> FastAPI:
     )  # fmt: skip
     _add_tasks(app, tasks, runs, identities, settings)
     recalls = Recalls(Memory(memory), identities, settings.context_tokens)
-    openai_api.install(app, runs, models, recalls, Callers(identities.identify).with_scope("tasks"), settings)
+    openai_api.install(app, runs, models, recalls, settings)
     return app
 
 
 def _add_tasks(app: FastAPI, tasks: Tasks, runs: Runs, identities: Identities, settings: OrchestratorSettings) -> None:
-    Caller = Annotated[Identity, Callers(identities.identify).with_scope("tasks")]  # noqa: N806 - a type
-
     async def owner(user: Identity) -> Owner:
         token = await identities.exchange(user.headers, "memory") if "memory:read" in user.claims.scopes else ""
         return Owner(user.user_id, user.claims.username, token)

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
 
 from common import metrics
+from common.callers import with_scope
 from common.identity import Identity
 from common.problems import Problem
 from orchestrator.model import ASKS_FOR_USAGE, BROKEN_OFF, Model, Models
@@ -40,6 +41,8 @@ PASSED_ON = frozenset(
 )
 """What models are told as it came: nothing that makes an answer longer, or more than one."""
 QUESTIONS = ("messages", "prompt", "instructions", "input")
+
+Caller = Annotated[Identity, with_scope("tasks")]
 
 type Tokens = Annotated[int | None, Field(ge=1)]
 
@@ -114,11 +117,8 @@ class Embeddings(Asked):
 PATHS = {"chat/completions": Chat, "completions": Completions, "responses": Responses, "embeddings": Embeddings}
 
 
-def install(
-    app: FastAPI, runs: Runs, models: Models, recalls: Recalls, caller: Any, settings: OrchestratorSettings
-) -> None:
-    """Make ``app`` answer below ``/v1`` to those whom the dependency ``caller`` lets pass."""
-    Caller = Annotated[Identity, caller]  # noqa: N806 - a type
+def install(app: FastAPI, runs: Runs, models: Models, recalls: Recalls, settings: OrchestratorSettings) -> None:
+    """Make ``app`` answer below ``/v1``."""
 
     def shown(name: str) -> dict[str, Any]:
         if name not in models:

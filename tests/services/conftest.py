@@ -141,6 +141,35 @@ def eventually() -> Callable[..., Awaitable[None]]:
 
 
 @pytest.fixture
+def strangers() -> Callable[[Any], Awaitable[list[str]]]:
+    """Sends every operation of an app a body, and no credential. Returns those that do more than refuse it unread."""
+
+    async def read_or_answered(app: Any) -> list[str]:
+        async def refused_unread(method: str, path: str) -> bool:
+            told: list[Any] = []
+
+            async def receive() -> dict[str, Any]:
+                told.append("the body is read")
+                return {"type": "http.disconnect"}
+
+            async def send(message: Any) -> None:
+                told.append(message)
+
+            scope = {
+                "type": "http", "method": method, "path": path, "query_string": b"", "client": ("127.0.0.1", 1),
+                "headers": [(b"content-length", b"500000"), (b"content-type", b"application/json")],
+            }  # fmt: skip
+            await app(scope, receive, send)
+            return told[0] != "the body is read" and told[0]["status"] == 401
+
+        operations = [(method, one.path) for one in app.routes for method in one.methods - {"HEAD"}]
+        assert len(operations) > 5
+        return [f"{method} {path}" for method, path in sorted(operations) if not await refused_unread(method, path)]
+
+    return read_or_answered
+
+
+@pytest.fixture
 async def postgres_link(database: dict[str, Any]) -> AsyncIterator[Any]:
     """A line to PostgreSQL that can be cut."""
     from outage import Link

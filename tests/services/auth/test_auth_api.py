@@ -533,6 +533,17 @@ async def test_through_a_proxy_only_administrators_make_users(database: dict[str
         assert [one.status_code for one in asked] == statuses, registration
 
 
+async def test_strangers_are_refused_before_their_body_is_read(
+    database: dict[str, Any], started: Start, strangers: Callable[[Any], Awaitable[list[str]]]
+) -> None:
+    told = ["docs", "docs/oauth2-redirect", "health", "jwks", "openapi.json"]
+    answered = ["GET /.well-known/jwks.json", *(f"GET /{one}" for one in told), "POST /token"]
+    for registration, more in (("local", ["POST /users"]), ("closed", [])):
+        one = app(database, registration=registration)
+        await started(one)
+        assert await strangers(one) == [*answered, *more]
+
+
 async def test_an_administrator_made_by_a_command(database: dict[str, Any], started: Start) -> None:
     settings = AuthSettings(**{"auth_secret": SECRET, **database})
     opened, closed = await started(app(database)), await started(app(database, registration="closed"))

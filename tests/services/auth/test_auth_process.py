@@ -57,6 +57,12 @@ def test_it_ends_cleanly_and_lets_what_was_asked_be_answered(database: dict[str,
             large = http.post("/users", content=b"x" * 5_000_000)
             assert large.status_code == 413
         with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(b"POST /api-keys HTTP/1.1\r\nHost: x\r\nContent-Length: 500000\r\n\r\n")
+            answer = connection.makefile("rb").read().lower()  # to the end, though the body never comes
+            assert answer.startswith(b"http/1.1 401")
+            assert b"\r\nconnection: close\r\n" in answer
+            assert b"\r\nwww-authenticate: bearer" in answer
+        with socket.create_connection(("127.0.0.1", port)) as connection:
             body = b'{"username": "nobody", "password": "short"}'
             head = f"POST /users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
             connection.sendall(head.encode() + b"\r\nExpect: 100-continue\r\n\r\n")

@@ -28,18 +28,24 @@ import uvicorn
 from fastapi import Request
 
 from common import front, service
+from common.callers import OPEN
+from common.identity import credential
 from common.settings import ServiceSettings
 
 front.CLIENT_SECONDS = float(sys.argv[1])
 front.CONNECTIONS = int(sys.argv[2])
 settings = ServiceSettings(trusted_proxies=sys.argv[3], request_seconds=6000)
-app = service.create("thing", settings, resources=[], checks={}, identify=None)
+async def identify(request):
+    return credential(request)
 
-@app.post("/length")
+app = service.create("thing", settings, resources=[], checks={}, identify=identify)
+
+@app.post("/length", dependencies=[OPEN])
+@app.post("/known")
 async def length(request: Request):
     return len(await request.body())
 
-@app.get("/address")
+@app.get("/address", dependencies=[OPEN])
 async def address(request: Request):
     return request.client.host
 
@@ -171,6 +177,19 @@ def test_who_sends_the_rest_after_the_answer_is_closed(quick: Server) -> None:
         assert b"404" in connection.recv(65_536)
         connection.sendall(b"12345")
         await_end(connection)
+
+
+def test_a_stranger_is_refused_at_once_and_goes(patient: Server) -> None:
+    """An endpoint that says nothing takes a credential, and nothing of a body is waited for without one."""
+    head = b"POST /known HTTP/1.1\r\nHost: x\r\nContent-Length: 500000\r\n"
+    for sent in (b"\r\n", b"\r\n" + b"x" * 110, b"Expect: 100-continue\r\n\r\n"):
+        with patient.connect(head + sent) as connection:
+            answer = connection.makefile("rb").read().lower()  # to the end: here no connection may be silent too long
+        assert answer.startswith(b"http/1.1 401")
+        assert b"\r\nconnection: close\r\n" in answer
+        assert b"\r\nwww-authenticate: bearer" in answer
+    assert patient.ask("POST", "/known", b"x" * 900_000)[0] == 401  # who is busy sending sees the answer
+    assert patient.ask("POST", "/known", b"x" * 900_000, **{"X-API-Key": "k"}) == (200, b"900000")
 
 
 def test_who_trickles_after_the_answer_is_closed(quick: Server) -> None:

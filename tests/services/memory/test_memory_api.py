@@ -371,6 +371,15 @@ async def test_what_a_long_session_forgot_counts_no_more(
     assert statuses == {201}
 
 
+async def test_strangers_are_refused_before_their_body_is_read(
+    app: Callable[..., Any], database: dict[str, Any], started: Callable[..., Awaitable[httpx.AsyncClient]],
+    strangers: Callable[[Any], Awaitable[list[str]]],
+) -> None:  # fmt: skip
+    one = app(database)
+    await started(one)
+    assert await strangers(one) == ["GET /docs", "GET /docs/oauth2-redirect", "GET /health", "GET /openapi.json"]
+
+
 async def test_the_tables_are_those_of_the_migrations(database: dict[str, Any]) -> None:
     from memory.tables import Table
 

@@ -347,6 +347,15 @@ async def test_without_scopes_for_memory_nothing_is_known_and_nothing_kept(
     assert (await ask(http, bearer("reader", scope="memory:read"))).status_code == 403
 
 
+async def test_strangers_are_refused_before_their_body_is_read(
+    app: Callable[..., Any], database: dict[str, Any], started: Start,
+    strangers: Callable[[Any], Awaitable[list[str]]],
+) -> None:  # fmt: skip
+    one = app(database)
+    await started(one)
+    assert await strangers(one) == ["GET /docs", "GET /docs/oauth2-redirect", "GET /health", "GET /openapi.json"]
+
+
 async def test_the_tables_are_those_of_the_migrations(database: dict[str, Any]) -> None:
     from orchestrator.tables import Table
 
