@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
@@ -134,15 +135,12 @@ def create_app(settings: AuthSettings) -> FastAPI:
     api_keys = ApiKeys(database, settings.api_keys_per_user)
     rate_limit = RateLimit(redis, settings.rate_limit_per_minute)
 
-    async def caller(request: Request) -> Caller:
-        return await identify(request, tokens, api_keys)
-
     app = service.create(
         "auth",
         settings,
         resources=[redis, database.running()],
         checks={"postgres": database.check, "redis": lambda: redis.set("auth:health", "1", ex=60)},  # a full one reads
-        identify=caller,
+        identify=partial(identify, tokens=tokens, api_keys=api_keys),
     )
 
     async def proven(request: Request, known: Caller, password: SecretStr) -> Account:

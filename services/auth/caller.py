@@ -13,7 +13,7 @@ from starlette.requests import Request
 
 from auth.api_keys import ApiKeys
 from auth.tokens import EXCHANGED, Tokens
-from common.identity import Sender, credential, presented
+from common.identity import Sender, presented
 from common.problems import Problem, unauthorized
 from common.tokens import Claims
 
@@ -34,7 +34,7 @@ class Caller(Sender):
 
 async def identify(request: Request, tokens: Tokens, api_keys: ApiKeys) -> Caller:
     """Who sent ``request``. Raises 401 when no credential of it is good, 503 when that cannot be found out."""
-    kind, value = presented(credential(request))
+    _, kind, value = presented(request)
     if kind == "token":
         claims = await tokens.read(value)
         return Caller(claims, "token", claims.expires_at)

@@ -31,7 +31,6 @@ class Guarded(HttpToolsProtocol):
     _bytes = 0
     _kept = 0
     _body_bytes = 0
-    _closing = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection in, at the cost of another one when there are too many."""
@@ -52,15 +51,11 @@ class Guarded(HttpToolsProtocol):
         if self.parser is None:
             return
         if self.transport.is_closing():
-            # Closed, but the client does not take what is left to be sent.
-            if self._closing:
-                self.transport.abort()
-                return
-            self._closing = True
+            self.loop.call_later(CLIENT_SECONDS / 4, self.transport.abort)  # if nobody takes what is left to be sent
         elif self.waiting_since is not None and time.monotonic() - self.waiting_since > CLIENT_SECONDS:
             self.transport.abort()
-            return
-        self.loop.call_later(CLIENT_SECONDS / 4, self._watch)
+        else:
+            self.loop.call_later(CLIENT_SECONDS / 4, self._watch)
 
     def data_received(self, data: bytes) -> None:
         """Read on, unless it is too much."""

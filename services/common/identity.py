@@ -11,7 +11,6 @@ import hashlib
 import re
 import time
 import uuid
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -60,26 +59,21 @@ class Identity(Sender):
     headers: dict[str, str] = field(repr=False)
 
 
-def credential(request: Request) -> dict[str, str]:
-    """The request's headers that carry a credential. Raises 401 when there are none."""
+def presented(request: Request) -> tuple[dict[str, str], str, str]:
+    """The request's headers that carry its credential, of which kind that is (``token`` or ``api_key``), and its value.
+    Raises 401 when there is none of a kind that we know, 400 when there are two."""
     headers = {name: request.headers[name] for name in ("Authorization", "X-API-Key") if name in request.headers}
     if not headers:
         raise unauthorized("Send a bearer token (Authorization) or an API key (X-API-Key).")
-    return headers
-
-
-def presented(headers: Mapping[str, str]) -> tuple[str, str]:
-    """What the headers hold: ``token`` or ``api_key``, and the value. Raises 401 when it is of no kind that we know,
-    400 when there are two."""
     if len(headers) > 1:
         raise Problem(HTTPStatus.BAD_REQUEST, "Send one credential: Authorization or X-API-Key, not both.")
     if "X-API-Key" in headers:
-        return "api_key", headers["X-API-Key"].strip()
+        return headers, "api_key", headers["X-API-Key"].strip()
     scheme, _, value = headers["Authorization"].strip().partition(" ")
     if scheme.lower() != "bearer" or not value.strip():
         raise unauthorized('The Authorization header must be "Bearer" and a token or an API key.')
     value = value.strip()
-    return ("api_key" if value.startswith(PREFIX) else "token"), value
+    return headers, ("api_key" if value.startswith(PREFIX) else "token"), value
 
 
 class Identities:
@@ -98,8 +92,7 @@ class Identities:
 
     async def identify(self, request: Request) -> Identity:
         """Who sent ``request``: raises 401 when its credential is not good, 503 when that cannot be found out."""
-        headers = credential(request)
-        kind, value = presented(headers)
+        headers, kind, value = presented(request)
         digest = hashlib.sha256(f"{kind} {value}".encode()).digest()
         if (known := self._known.get(digest)) and time.time() < known[1]:
             with suppress(Problem):  # an API key outlives the tokens that it was exchanged for

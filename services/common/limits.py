@@ -21,11 +21,8 @@ sending would otherwise see a broken connection instead of the answer."""
 
 class BodyLimit:
     """Refuses a body of more than ``limit`` bytes with 413 when it is read, whether its length was announced or not.
-    After an answer to what has not all been read, the rest is thrown away and the connection closed.
-
-    FastAPI's own limit answers in plain text, and while the client is still sending: most clients then report a
-    broken connection.
-    """
+    After an answer to what has not all been read, the rest is thrown away and the connection closed. (FastAPI's own
+    limit answers in plain text, and reads no more.)"""
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
         self.app = app

@@ -49,17 +49,13 @@ def new_engine(settings: PostgresSettings, name: str, seconds: float = SECONDS) 
         settings.postgres_host, settings.postgres_port, settings.postgres_db,
     )  # fmt: skip
     engine = create_async_engine(
-        url,
-        pool_size=10,
-        max_overflow=10,
-        pool_timeout=SECONDS,
+        url, pool_size=10, max_overflow=10, pool_timeout=SECONDS,
         hide_parameters=True,  # error texts go to the log, parameters must not
         connect_args={
-            "timeout": min(seconds, CONNECTING),
-            "command_timeout": seconds,
+            "timeout": min(seconds, CONNECTING), "command_timeout": seconds,
             "server_settings": {"application_name": name, "jit": "off"},
         },
-    )
+    )  # fmt: skip
 
     in_use = metrics.CONNECTIONS.labels("PostgreSQL")
 

@@ -21,15 +21,8 @@ SECONDS = 2
 def connect(settings: RedisSettings) -> Redis:
     """A client that connects when it is first used; texts in, texts out."""
     pool = BlockingConnectionPool(
-        host=settings.redis_host,
-        port=settings.redis_port,
-        username=settings.redis_user,
-        password=settings.redis_password.get_secret_value(),
-        decode_responses=True,
-        socket_connect_timeout=SECONDS,
-        socket_timeout=SECONDS,
-        max_connections=32,
-        timeout=SECONDS,
-        retry=Retry(NoBackoff(), 1, (Broken,)),
-    )
+        host=settings.redis_host, port=settings.redis_port, username=settings.redis_user,
+        password=settings.redis_password.get_secret_value(), decode_responses=True, max_connections=32,
+        timeout=SECONDS, socket_connect_timeout=SECONDS, socket_timeout=SECONDS, retry=Retry(NoBackoff(), 1, (Broken,)),
+    )  # fmt: skip
     return Redis.from_pool(pool)

@@ -29,14 +29,14 @@ from fastapi import Request
 
 from common import front, service
 from common.callers import OPEN
-from common.identity import credential
+from common.identity import presented
 from common.settings import ServiceSettings
 
 front.CLIENT_SECONDS = float(sys.argv[1])
 front.CONNECTIONS = int(sys.argv[2])
 settings = ServiceSettings(trusted_proxies=sys.argv[3], request_seconds=6000)
 async def identify(request):
-    return credential(request)
+    return presented(request)
 
 app = service.create("thing", settings, resources=[], checks={}, identify=identify)
 

@@ -3,8 +3,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime
+from typing import Annotated
 
 import httpx
 import pytest
@@ -14,10 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from common import service
+from common import service, tracing
+from common.callers import with_scope
+from common.identity import Sender, presented
 from common.problems import Unavailable
 from common.settings import ServiceSettings
 from common.texts import Text
+from common.tokens import Claims
 
 LIMIT = 1024
 
@@ -191,6 +197,31 @@ async def test_an_id_that_could_do_harm_is_replaced() -> None:
     async with client() as http:
         answer = await http.post("/echo", json={"text": "a"}, headers={"X-Request-ID": "a b\tc"})
     assert answer.headers["X-Request-ID"] != "a b\tc"
+
+
+@pytest.mark.parametrize(("told", "status"), [({"X-API-Key": "k"}, 200), ({}, 401)])
+async def test_who_asks_is_looked_up_once(told: dict[str, str], status: int) -> None:
+    """By the trace that a request says it is of, by the route, and by what the endpoint asks for."""
+    looked_up = []
+
+    async def identify(request: Request) -> Sender:
+        looked_up.append(request.url.path)
+        presented(request)
+        return Sender(Claims(uuid.uuid4(), "a", "b", 0, datetime.now(UTC), frozenset({"tasks"})))
+
+    asked = service.create("thing", ServiceSettings(), resources=[], checks={}, identify=identify)
+    stack = asked.build_middleware_stack
+    asked.build_middleware_stack = lambda: tracing.Known(stack(), nullcontext)  # type: ignore[method-assign]
+
+    @asked.post("/name")
+    async def name(who: Annotated[Sender, with_scope("tasks")]) -> str:
+        return who.username
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(asked), base_url="http://thing") as http:
+        answer = await http.post("/name", json={}, headers={**told, "traceparent": "00-1-2-01"})
+        assert answer.status_code == status
+        assert (await http.get("/health", headers=told)).status_code == 200
+    assert looked_up == ["/name"]
 
 
 async def test_health_follows_the_checks(monkeypatch: pytest.MonkeyPatch) -> None:
