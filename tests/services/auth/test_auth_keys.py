@@ -10,6 +10,7 @@ import jwt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.requests import Request
 
 from auth.api_keys import digest, new_key
 from auth.caller import Caller
@@ -79,6 +80,11 @@ async def test_passwords() -> None:
     assert passwords.outdated(kept.replace("m=19456", "m=8192"))
 
 
+def sent(headers: dict[str, str]) -> Request:
+    """A request with these headers."""
+    return Request({"type": "http", "headers": [(name.lower().encode(), of.encode()) for name, of in headers.items()]})
+
+
 @pytest.mark.parametrize(
     ("headers", "found"),
     [
@@ -89,12 +95,13 @@ async def test_passwords() -> None:
     ],
 )
 def test_credentials(headers: dict[str, str], found: tuple[str, str]) -> None:
-    assert presented(headers) == found
+    assert presented(sent(headers)) == (headers, *found)
 
 
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
+        ({}, 401),
         ({"Authorization": "Basic abc"}, 401),
         ({"Authorization": "Bearer"}, 401),
         ({"Authorization": ""}, 401),
@@ -103,7 +110,7 @@ def test_credentials(headers: dict[str, str], found: tuple[str, str]) -> None:
 )
 def test_what_is_no_credential(headers: dict[str, str], status: int) -> None:
     with pytest.raises(Problem) as refused:
-        presented(headers)
+        presented(sent(headers))
     assert refused.value.status_code == status
 
 
