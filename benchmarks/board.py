@@ -37,9 +37,9 @@ RUN sleep 1
 def build_all(images: int, context: Path, *, shown: bool) -> dict[str, float]:
     """Build side by side and return the seconds of wall time and of this process's own processor time."""
     from doit_images.core.base import commands
-    from doit_images.core.building.state import ImageState
+    from doit_images.core.building.events import ImageState
     from doit_images.core.buildkit.progress import Progress
-    from doit_images.core.planning.action import Action
+    from doit_images.core.planning.plan import Action
     from doit_images.ui.board import Board
 
     board = Board()

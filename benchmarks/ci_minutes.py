@@ -50,7 +50,7 @@ from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
 from doit_images.core.compose.project import Project
 from doit_images.core.inputs.image_inputs import ImageInputs
-from doit_images.core.planning.action import Action
+from doit_images.core.planning.plan import Action
 
 KEPT = Path(__file__).with_suffix(".json")
 END_TO_END = "end-to-end"

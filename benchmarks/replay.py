@@ -28,7 +28,7 @@ from doit_images.core.base.errors import UserError
 from doit_images.core.buildkit import buildx
 from doit_images.core.buildkit.progress import Progress
 from doit_images.core.compose.project import Project, load
-from doit_images.core.planning.action import Action
+from doit_images.core.planning.plan import Action
 
 Apply = Callable[[Path, str], None]
 # Twenty edits, in the shares in which most days bring them. "undo" takes back the edit of code just before it.

@@ -42,7 +42,7 @@ from benchmarks.results import say
 from benchmarks.stand_ins import StandIns, rewrite
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
-from doit_images.core.planning.action import Action
+from doit_images.core.planning.plan import Action
 
 HERE = Path(__file__)
 _SAID = 10  # after how many commits is said how far it is

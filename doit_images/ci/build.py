@@ -17,8 +17,7 @@ from doit_images.core.base.again import doit
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import cell, seconds_text, size_text
 from doit_images.core.history.store import Build, Status
-from doit_images.core.planning.action import Action
-from doit_images.core.planning.plan import Decision
+from doit_images.core.planning.plan import Action, Decision
 from doit_images.core.run import Run
 
 _HISTORY = 1000

@@ -14,8 +14,7 @@ from doit_images.core.base.errors import UserError
 from doit_images.core.base.references import path_of, repository
 from doit_images.core.compose.stack import Service
 from doit_images.core.engine.client import Snapshot, normalise
-from doit_images.core.planning.action import Action
-from doit_images.core.planning.plan import Decision
+from doit_images.core.planning.plan import Action, Decision
 from doit_images.core.planning.shared_image import SharedImage
 from doit_images.core.run import Run
 from doit_images.share import connection

@@ -26,8 +26,7 @@ from doit_images.core.engine.client import ImageConfig, LocalImage, host_platfor
 from doit_images.core.engine.labels import FINGERPRINT, INPUT_DIGEST, PARENTS
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning import plan
-from doit_images.core.planning.action import Action
-from doit_images.core.planning.plan import Decision
+from doit_images.core.planning.plan import Action, Decision
 from doit_images.core.planning.record import Record
 
 NEW = "it was not there before"

@@ -17,7 +17,7 @@ from doit_images.core.base import leftovers, settings
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.events import CommandEnded
 from doit_images.core.base.places import project_folder
-from doit_images.core.building.state import ImageState
+from doit_images.core.building.events import ImageState
 from doit_images.core.compose.project import compose_files
 from doit_images.core.run import Run
 from doit_images.ui.reporter import Reporter, sentence

@@ -22,7 +22,7 @@ from doit_images.core.engine.client import CacheRecord, LocalImage, normalise
 from doit_images.core.engine.labels import INPUT_DIGEST
 from doit_images.core.history.store import KEEP
 from doit_images.core.planning import checkouts
-from doit_images.core.planning.action import Action
+from doit_images.core.planning.plan import Action
 from doit_images.core.run import Run
 from doit_images.pruning.prune import Item, ItemKind
 from doit_images.stack.layers import chained, parts_of

@@ -29,9 +29,8 @@ from doit_images.core.engine.client import Engine, LocalImage
 from doit_images.core.engine.endpoint import leading_to
 from doit_images.core.engine.labels import FINGERPRINT
 from doit_images.core.planner import Planner
-from doit_images.core.planning.action import Action
 from doit_images.core.planning.agreement import Resolution
-from doit_images.core.planning.plan import Decision
+from doit_images.core.planning.plan import Action, Decision
 from doit_images.core.planning.shared_image import shared_ref_of
 from doit_images.core.run import Run
 from doit_images.share import cache_mounts, connection, publish, trusted

@@ -21,7 +21,7 @@ from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import size_text
 from doit_images.core.compose.stack import Compose, down_argv
 from doit_images.core.engine.client import Engine
-from doit_images.core.planning.action import Action
+from doit_images.core.planning.plan import Action
 from doit_images.core.run import Run
 from doit_images.stack import checkout, ending, parts
 from doit_images.stack.checkout import Choice

@@ -30,7 +30,7 @@ from doit_images.core.inputs.cut import COUNTED, UNSET, Cut, Place, before
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.inputs.instructions import mount_fields
 from doit_images.core.local_images import LocalImages
-from doit_images.core.planning.action import Action
+from doit_images.core.planning.plan import Action
 from doit_images.core.run import Run
 from doit_images.stack import copies, one_container
 from doit_images.stack.inside import has_terminal

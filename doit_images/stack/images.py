@@ -17,7 +17,7 @@ from doit_images.core.base.timestamps import epoch_seconds
 from doit_images.core.compose.stack import Service
 from doit_images.core.engine.client import Engine, normalise
 from doit_images.core.planning import record
-from doit_images.core.planning.action import Action
+from doit_images.core.planning.plan import Action
 from doit_images.core.run import Run
 from doit_images.stack.containers import Container
 

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, TextIO
 from doit_images.core.base.events import CommandStarted, Said
 from doit_images.core.base.formatting import because, cut, seconds_text
 from doit_images.core.base.task_names import PLAIN, TaskNames
-from doit_images.core.building.state import ImageState
-from doit_images.core.planning.action import Action
+from doit_images.core.building.events import ImageState
+from doit_images.core.planning.plan import Action
 from doit_images.ui.rows import BAD, GOOD, IDLE, VERBS, Row
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from doit_images.core.base.timestamps import DAY
 from doit_images.core.buildkit import builder
 from doit_images.core.buildkit.progress import brief
 from doit_images.core.history.store import KEEP, Build, Status, median
-from doit_images.core.planning.action import Action
+from doit_images.core.planning.plan import Action
 from doit_images.core.planning.reasons import DUE, NO_CACHE
 from doit_images.core.run import Run
 from doit_images.pruning import disk_usage

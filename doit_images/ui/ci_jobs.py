@@ -11,7 +11,7 @@ from doit_images.core.base.checked_json import OWN_FOLDER
 from doit_images.core.base.settings import root
 from doit_images.core.base.task_names import PLAIN, TaskNames
 from doit_images.core.compose.answer import PLATFORMS
-from doit_images.core.planning.action import Action
+from doit_images.core.planning.plan import Action
 from doit_images.ui.plan_view import Plan, chosen
 
 _MOST = 200  # jobs of one matrix, by GitLab's limit

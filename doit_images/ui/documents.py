@@ -15,8 +15,7 @@ from doit_images.core.base.errors import UserError, printable
 from doit_images.core.base.files import replace as write_file
 from doit_images.core.engine.client import LocalImage
 from doit_images.core.history.store import Build, Status
-from doit_images.core.planning.action import Action
-from doit_images.core.planning.plan import Decision
+from doit_images.core.planning.plan import Action, Decision
 from doit_images.core.planning.shared_image import SharedRef, shared_ref_of
 from doit_images.core.run import Run
 from doit_images.share import connection

@@ -21,9 +21,9 @@ from rich.segment import Segment
 from rich.text import Text
 
 from doit_images.core.base.formatting import cut, seconds_text
-from doit_images.core.building.state import ImageState
-from doit_images.core.planning.action import Action
+from doit_images.core.building.events import ImageState
 from doit_images.core.planning.forecast import wall_seconds
+from doit_images.core.planning.plan import Action
 from doit_images.ui.rows import BAD, GOOD, IDLE, Row
 
 HERTZ = 5

@@ -19,8 +19,7 @@ from doit_images.core.compose.project import NO_IMAGES
 from doit_images.core.engine.client import host_platform
 from doit_images.core.inputs.copied import copied
 from doit_images.core.inputs.image_inputs import ImageInputs
-from doit_images.core.planning.action import Action
-from doit_images.core.planning.plan import Decision
+from doit_images.core.planning.plan import Action, Decision
 from doit_images.core.run import Run
 from doit_images.share import trusted
 from doit_images.ui import tests_view

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from doit_images.core.base.formatting import seconds_text
 from doit_images.core.history.store import Build, Status, StepRecord
-from doit_images.core.planning.action import Action
+from doit_images.core.planning.plan import Action
 from doit_images.ui.statistics import Lane, critical_path, longest_chain, on_tracks, timeline
 
 LANE, STEP = 32, 8

@@ -18,7 +18,7 @@ from doit.reporter import ZeroReporter
 
 from doit_images.core.base import commands
 from doit_images.core.base.formatting import seconds_text, without_usage
-from doit_images.core.building.state import ImageState
+from doit_images.core.building.events import ImageState
 from doit_images.core.run import Run
 from doit_images.ui.board import Board
 from doit_images.ui.rows import BAD

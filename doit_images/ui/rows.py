@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from doit_images.core.building.state import ImageState
-from doit_images.core.planning.action import Action
+from doit_images.core.building.events import ImageState
+from doit_images.core.planning.plan import Action
 
 VERBS = {Action.BUILD: "building", Action.PULL: "pulling", Action.RETAG: "tagging"}
 """How an action is called while it runs."""

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from doit_images.ci.history import is_test
 from doit_images.core.history.store import Build, Status, StepKey, StepOutcome, StepRecord, keyed, median
-from doit_images.core.planning.action import Action
 from doit_images.core.planning.forecast import remaining_path
+from doit_images.core.planning.plan import Action
 from doit_images.stack.layers import Layer, chained
 
 SLACK = 0.5

@@ -15,7 +15,7 @@ from doit_images.advise.steps import steps_of
 from doit_images.ci.commits import WorkingCopy
 from doit_images.core.history.store import Build, Status, StepRecord
 from doit_images.core.inputs.image_inputs import ImageInputs
-from doit_images.core.planning.action import Action
+from doit_images.core.planning.plan import Action
 from doit_images.core.run import Run
 from doit_images.ui.patches_page import Shown, page
 from tests.advise.test_replay import COMPOSE

@@ -34,8 +34,7 @@ from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.inputs.resolver import InputResolver
 from doit_images.core.inputs.tree import FileIndex, Tree
 from doit_images.core.inputs.view import View
-from doit_images.core.planning.action import Action
-from doit_images.core.planning.plan import Decision
+from doit_images.core.planning.plan import Action, Decision
 from doit_images.ui import ci_jobs
 from tests import forked
 from tests.conftest import ROOT, Lab, examples, needs_docker_command

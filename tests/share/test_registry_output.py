@@ -21,8 +21,7 @@ from doit_images.core.building.attempt import Attempt, ImageBuild, InputsChanged
 from doit_images.core.buildkit import builder
 from doit_images.core.engine.labels import INPUT_DIGEST, PARENTS
 from doit_images.core.inputs.image_inputs import ImageInputs
-from doit_images.core.planning.action import Action
-from doit_images.core.planning.plan import SHARED, Decision, Known, plan
+from doit_images.core.planning.plan import SHARED, Action, Decision, Known, plan
 from doit_images.core.planning.reasons import DUE
 from doit_images.core.planning.shared_image import SharedImage, SharedRef
 from doit_images.share import publish

@@ -28,8 +28,7 @@ from doit_images.core.building import build_target, fetch, results
 from doit_images.core.engine import temporary_tag
 from doit_images.core.engine.client import Engine, Gone, ImageConfig, LocalImage, Snapshot, snapshot_of
 from doit_images.core.engine.labels import INPUT_DIGEST, PARENTS
-from doit_images.core.planning.action import Action
-from doit_images.core.planning.plan import Decision
+from doit_images.core.planning.plan import Action, Decision
 from doit_images.core.planning.shared_image import SharedImage, SharedRef, shared_ref_of
 from doit_images.core.run import Parts, Run
 from doit_images.share import by_docker, circuit_breaker, lease, publish, registry, transfer

@@ -22,9 +22,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doit_images.core.base.formatting import because, seconds_text
-from doit_images.core.building.state import ImageState
+from doit_images.core.building.events import ImageState
 from doit_images.core.buildkit.progress import Progress
-from doit_images.core.planning.action import Action
+from doit_images.core.planning.plan import Action
 from doit_images.ui.board import Board
 from doit_images.ui.live import Picture, lines, overall, remaining
 from doit_images.ui.rows import BAD, GOOD, Row
@@ -40,9 +40,9 @@ from pathlib import Path
 from doit.exceptions import TaskFailed
 from doit_images.core.base.errors import UserError
 from doit_images.core.building.events import ImageEnded, ImageStarted, StepsChanged
-from doit_images.core.building.state import ImageState
+from doit_images.core.building.events import ImageState
 from doit_images.core.buildkit.progress import Progress
-from doit_images.core.planning.action import Action
+from doit_images.core.planning.plan import Action
 from doit_images.cli.process import current
 from doit_images.ui.reporter import Reporter
 

@@ -29,8 +29,7 @@ from doit_images.core.engine import plugins, temporary_tag
 from doit_images.core.engine.endpoint import context, leading_to
 from doit_images.core.inputs import stamps
 from doit_images.core.inputs.image_inputs import ImageInputs
-from doit_images.core.planning.action import Action
-from doit_images.core.planning.plan import Decision
+from doit_images.core.planning.plan import Action, Decision
 from doit_images.core.run import Run
 from doit_images.stack import bringup, ephemeral_stack, images, one_container, secrets
 from doit_images.stack.containers import Containers

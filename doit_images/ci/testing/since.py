@@ -20,8 +20,7 @@ from doit_images.ci.testing.variants import Around, images_around, in_words, nam
 from doit_images.core.base.references import familiar
 from doit_images.core.compose.project import Project
 from doit_images.core.inputs.image_inputs import ImageInputs
-from doit_images.core.planning.action import Action
-from doit_images.core.planning.plan import Decision
+from doit_images.core.planning.plan import Action, Decision
 
 
 class Due(NamedTuple):

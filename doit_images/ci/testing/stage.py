@@ -21,8 +21,7 @@ from doit_images.core.buildkit import buildx, failure
 from doit_images.core.engine.client import LocalImage
 from doit_images.core.history.store import Status
 from doit_images.core.inputs.image_inputs import ImageInputs
-from doit_images.core.planning.action import Action
-from doit_images.core.planning.plan import rebuilt
+from doit_images.core.planning.plan import Action, rebuilt
 from doit_images.core.run import Run
 from doit_images.stack import secrets
 from doit_images.stack.images import same

@@ -29,8 +29,7 @@ from doit_images.core.compose.stack import Compose
 from doit_images.core.engine import plugins
 from doit_images.core.engine.client import CacheRecord, Engine
 from doit_images.core.history.store import KEEP, History
-from doit_images.core.planning.action import Action
-from doit_images.core.planning.plan import Decision
+from doit_images.core.planning.plan import Action, Decision
 from doit_images.core.run import Run
 from doit_images.stack import secrets
 

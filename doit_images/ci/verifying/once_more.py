@@ -9,8 +9,7 @@ from doit_images.core.base.errors import UserError
 from doit_images.core.building import build_target, capacity, prune_lock
 from doit_images.core.building.attempt import Attempt, ImageBuild, InputsChanged, Outcome
 from doit_images.core.engine import temporary_tag
-from doit_images.core.planning.action import Action
-from doit_images.core.planning.plan import Decision
+from doit_images.core.planning.plan import Action, Decision
 from doit_images.core.run import Run
 
 

@@ -21,8 +21,7 @@ from doit_images.core.building.attempt import Attempt
 from doit_images.core.engine.client import Engine, LocalImage, normalise
 from doit_images.core.engine.endpoint import leading_to
 from doit_images.core.planning import record
-from doit_images.core.planning.action import Action
-from doit_images.core.planning.plan import Decision
+from doit_images.core.planning.plan import Action, Decision
 from doit_images.core.planning.shared_image import shared_ref_of
 from doit_images.core.run import Run
 from doit_images.share import connection

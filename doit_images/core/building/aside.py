@@ -21,8 +21,7 @@ from doit_images.core.engine.client import Engine
 from doit_images.core.engine.endpoint import leading_to
 from doit_images.core.inputs import stamps
 from doit_images.core.inputs.image_inputs import ImageInputs
-from doit_images.core.planning.action import Action
-from doit_images.core.planning.plan import Decision
+from doit_images.core.planning.plan import Action, Decision
 from doit_images.core.run import Run
 
 

@@ -9,16 +9,14 @@ from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import seconds_text
 from doit_images.core.building import build_target, externals, fetch, results
 from doit_images.core.building.attempt import ImageBuild, Outcome
-from doit_images.core.building.events import ImageEnded, ImageNoted, ImagesPlanned
-from doit_images.core.building.state import ImageState
+from doit_images.core.building.events import ImageEnded, ImageNoted, ImagesPlanned, ImageState
 from doit_images.core.buildkit.progress import first_word
 from doit_images.core.compose import env_files
 from doit_images.core.engine import temporary_tag
 from doit_images.core.engine.client import LocalImage
 from doit_images.core.history.store import Status, steps_of
 from doit_images.core.local_images import LocalImages
-from doit_images.core.planning.action import Action
-from doit_images.core.planning.plan import ANOTHER, Decision, is_for
+from doit_images.core.planning.plan import ANOTHER, Action, Decision, is_for
 from doit_images.core.run import Run
 
 if TYPE_CHECKING:

@@ -1,15 +1,35 @@
-"""What happens to images, as events (``base.events``)."""
+"""What happens to images, as events (``base.events``), and how far is the work on each?"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from doit_images.core.building.state import ImageState
     from doit_images.core.buildkit.progress import Progress, ProgressEvent
-    from doit_images.core.planning.action import Action
+    from doit_images.core.planning.plan import Action
+
+
+class ImageState(StrEnum):
+    """What a run has done about an image so far, or how its work on it ended."""
+
+    UNKNOWN = "unknown"
+    """Doit has not asked about it yet."""
+    RUNNING = "running"
+    BUILT = "built"
+    RETAGGED = "retagged"
+    PULLED = "pulled"
+    FRESH = "fresh"
+    LEFT = "not needed"
+    """Others are built on it, and none of these has to be built."""
+    FAILED = "failed"
+    INPUTS_CHANGED = "moved"
+    """It was built, but its inputs changed meanwhile."""
+    CANCELLED = "cancelled"
+    BLOCKED = "blocked"
+    """A parent of it failed."""
 
 
 @dataclass(frozen=True)

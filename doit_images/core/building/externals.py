@@ -20,8 +20,7 @@ from doit_images.core.buildkit import builder
 from doit_images.core.engine import plugins
 from doit_images.core.engine.client import Engine
 from doit_images.core.local_images import LocalImages
-from doit_images.core.planning.action import Action
-from doit_images.core.planning.plan import Decision
+from doit_images.core.planning.plan import Action, Decision
 from doit_images.core.run import Run
 
 _ASK_SECONDS = 30

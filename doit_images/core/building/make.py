@@ -23,12 +23,10 @@ from doit_images.core.base.errors import UserError, os_reason
 from doit_images.core.base.events import Events
 from doit_images.core.building import build_image, build_lock, capacity, externals, fetch, prune_lock, results
 from doit_images.core.building.attempt import AGAIN, Attempt, ImageBuild, InputsChanged
-from doit_images.core.building.events import ImageEnded, ImageNoted, ImageStarted
-from doit_images.core.building.state import ImageState
+from doit_images.core.building.events import ImageEnded, ImageNoted, ImageStarted, ImageState
 from doit_images.core.building.steps import Right, Step, Work, next_step
 from doit_images.core.engine.client import Gone
-from doit_images.core.planning.action import Action
-from doit_images.core.planning.plan import Decision, built_for, rebuilt, replaces
+from doit_images.core.planning.plan import Action, Decision, built_for, rebuilt, replaces
 from doit_images.core.planning.reasons import NO_CACHE
 from doit_images.core.planning.shared_image import SharedRef, shared_ref_of
 from doit_images.core.run import Run

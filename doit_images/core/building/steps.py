@@ -18,8 +18,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 from doit_images.core.building.attempt import Attempt
-from doit_images.core.planning.action import Action
-from doit_images.core.planning.plan import Decision
+from doit_images.core.planning.plan import Action, Decision
 from doit_images.core.planning.shared_image import SharedRef
 
 

@@ -8,8 +8,7 @@ from functools import cached_property
 from doit_images.core.base.errors import UserError
 from doit_images.core.compose.image import Image
 from doit_images.core.history.store import History
-from doit_images.core.planning.action import Action
-from doit_images.core.planning.plan import Decision
+from doit_images.core.planning.plan import Action, Decision
 
 
 class Expected:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from doit_images.core.base import checked_json
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.shapes import fits
-from doit_images.core.planning.action import Action
+from doit_images.core.planning.plan import Action
 
 if TYPE_CHECKING:
     import sqlite3

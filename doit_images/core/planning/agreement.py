@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING
 from doit_images.core.engine.client import LocalImage
 from doit_images.core.engine.labels import INPUT_DIGEST, PARENTS
 from doit_images.core.inputs.image_inputs import ImageInputs
-from doit_images.core.planning.action import Action
-from doit_images.core.planning.plan import Decision, rebuilt
+from doit_images.core.planning.plan import Action, Decision, rebuilt
 
 if TYPE_CHECKING:
     from doit_images.core.planning.shared_image import SharedImage

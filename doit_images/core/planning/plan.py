@@ -7,6 +7,7 @@ one decision for each image.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from doit_images.core.base import platforms
@@ -14,7 +15,6 @@ from doit_images.core.base.references import KEPT, repository, tag_of
 from doit_images.core.engine.client import ImageConfig, LocalImage, Snapshot, normalise
 from doit_images.core.engine.labels import INPUT_DIGEST, PARENTS, REBUILT
 from doit_images.core.inputs.image_inputs import ImageInputs
-from doit_images.core.planning.action import Action
 from doit_images.core.planning.reasons import DUE, differences
 from doit_images.core.planning.record import Record
 
@@ -28,6 +28,23 @@ IndexOf = Callable[[ImageInputs, LocalImage], str]
 ANOTHER = "the shared registry has another result for the same inputs"
 SHARED = "the shared registry has it"
 REBUILT_ELSEWHERE = "it was rebuilt without cache on another machine"
+
+
+class Action(StrEnum):
+    """What is to be done about an image."""
+
+    FRESH = "fresh"
+    """Nothing: the engine has it under its fingerprint, and all its names point at it; or the shared registry has it,
+    where that alone keeps images."""
+    RETAG = "retag"
+    """Only names are missing: the engine has this very content (another branch was here, or only a parent's
+    fingerprint moved while its content did not)."""
+    PULL = "pull"
+    """The shared registry has it."""
+    BUILD = "build"
+    """None of these."""
+    BROKEN = "broken"
+    """It cannot be built as declared, or something that it needs cannot."""
 
 
 class Decision(NamedTuple):

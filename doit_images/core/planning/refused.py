@@ -16,8 +16,7 @@ from pathlib import Path
 
 from doit_images.core.compose.place import place
 from doit_images.core.inputs.image_inputs import ImageInputs
-from doit_images.core.planning.action import Action
-from doit_images.core.planning.plan import Decision
+from doit_images.core.planning.plan import Action, Decision
 
 _SINCE = (27, 4)
 

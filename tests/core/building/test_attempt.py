@@ -20,8 +20,7 @@ from doit_images.core.engine.client import ImageConfig, LocalImage, Snapshot
 from doit_images.core.engine.labels import INPUT_DIGEST, PARENTS
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.inputs.stamps import Changes
-from doit_images.core.planning.action import Action
-from doit_images.core.planning.plan import Decision, Known
+from doit_images.core.planning.plan import Action, Decision, Known
 from tests.core.planning.test_plan import APP, ON_BASE, engine, found
 
 DECISION = Decision("app", Action.BUILD, ("never built here",), APP, parents_label=ON_BASE)

@@ -27,8 +27,7 @@ from doit_images.core.building import build_image, build_lock, capacity, externa
 from doit_images.core.building.attempt import Attempt, ImageBuild
 from doit_images.core.building.capacity import Capacity
 from doit_images.core.compose.needs import NOTHING, Needs, parse
-from doit_images.core.planning.action import Action
-from doit_images.core.planning.plan import Decision
+from doit_images.core.planning.plan import Action, Decision
 from doit_images.core.planning.shared_image import shared_ref_of
 from doit_images.core.run import Parts, Run
 from doit_images.share.lease import BuildCoordinator

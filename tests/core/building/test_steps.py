@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doit_images.core.building.steps import Right, Step, Work, next_step
-from doit_images.core.planning.action import Action
-from doit_images.core.planning.plan import Decision
+from doit_images.core.planning.plan import Action, Decision
 from doit_images.core.planning.shared_image import SharedRef
 from tests.core.planning.test_plan import made
 

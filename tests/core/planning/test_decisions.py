@@ -11,11 +11,11 @@ from doit_images.core.engine.client import LocalImage
 from doit_images.core.engine.labels import FINGERPRINT, INPUT_DIGEST, PARENTS, REBUILT
 from doit_images.core.inputs.fingerprint import BuildInputs
 from doit_images.core.inputs.image_inputs import ImageInputs
-from doit_images.core.planning.action import Action
 from doit_images.core.planning.plan import (
     ANOTHER,
     PULLS,
     REBUILT_ELSEWHERE,
+    Action,
     Decision,
     Known,
     is_for,
