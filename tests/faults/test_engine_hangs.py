@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks.temporary_engine import TemporaryEngine
-from doit_images.core.building import attempt
+from doit_images.core.building import log
 from doit_images.core.engine import api
 from tests.faults.conftest import Rounds
 from tests.faults.daemon import Daemon
@@ -20,8 +20,8 @@ pytestmark = pytest.mark.engine
 # Pings: one before a plan; two while a build is silent, and those that what is left costs.
 PATIENCE = 75
 CLOCKS = f"""
-import {api.__name__} as api, {attempt.__name__} as attempt
-api._ALIVE_SECONDS, attempt.LOOK_SECONDS = 3.0, 2.0
+import {api.__name__} as api, {log.__name__} as log
+api._ALIVE_SECONDS, log.LOOK_SECONDS = 3.0, 2.0
 """
 
 

@@ -20,8 +20,8 @@ from doit_images.ci.testing.declared import DEFAULT, NONE, ImageTest
 from doit_images.ci.testing.planned import Planned
 from doit_images.core.base import commands, files, leftovers, platforms
 from doit_images.core.base.errors import UserError
-from doit_images.core.building import parents, sending
-from doit_images.core.building.context import as_built
+from doit_images.core.building import parents
+from doit_images.core.building.context import as_built, changes_since, sending
 from doit_images.core.buildkit import buildx
 from doit_images.core.compose.stack import Compose
 from doit_images.core.compose.tests import DECLARED, environment
@@ -114,7 +114,7 @@ def _image(run: Run, inputs: ImageInputs) -> Iterator[tuple[str, bool]]:
     try:
         with (
             parents.pinned(run, decision) as pins,
-            sending.contexts(inputs.index, run.common),
+            sending(inputs.index, run.common),
             leftovers.folder("test-") as folder,
         ):
             platform = platforms.held(inputs.platforms, run.local_images.snapshot().platform)
@@ -133,7 +133,7 @@ def _image(run: Run, inputs: ImageInputs) -> Iterator[tuple[str, bool]]:
             before = stamps.look(inputs.parts)
             done = commands.run(plugins.direct(argv, env), cwd=run.project.directory, env=env)
             done.checked(f"{inputs.name}: its inputs cannot be put into the image")
-            moved = bool(sending.changes_since(inputs.index, before).files)
+            moved = bool(changes_since(inputs.index, before).files)
         yield ref, moved
     except parents.Vanished as parent:
         raise UserError(f"{inputs.name}: {parent}", remedy="run it again") from None

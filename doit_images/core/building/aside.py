@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from doit_images.core.base import commands, leftovers
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.references import repository
-from doit_images.core.building import build_target, log, parents, prune_lock, sending
-from doit_images.core.building.context import as_built
+from doit_images.core.building import build_target, log, parents, prune_lock
+from doit_images.core.building.context import as_built, changes_since, sending
 from doit_images.core.buildkit import buildx, by_bake, failure
 from doit_images.core.buildkit.progress import Progress
 from doit_images.core.engine import plugins, temporary_tag
@@ -70,7 +70,7 @@ def build(run: Run, inputs: ImageInputs, extra: Sequence[str], file: Path, hide:
         with (
             leftovers.folder("aside-") as folder,
             parents.pinned(run, decision) as pins,
-            sending.contexts(inputs.index, run.common),
+            sending(inputs.index, run.common),
         ):
             image = as_built(inputs, folder, run.common)
             argv = buildx.build_argv(
@@ -97,6 +97,6 @@ def build(run: Run, inputs: ImageInputs, extra: Sequence[str], file: Path, hide:
                 for data in process.output():
                     lines.write(hide(change.line) for change in progress.feed(data))
                 lines.write(hide(change.line) for change in progress.finish())
-            return Aside(process.returncode, progress, bool(sending.changes_since(inputs.index, before).files))
+            return Aside(process.returncode, progress, bool(changes_since(inputs.index, before).files))
     except parents.Vanished as parent:
         raise UserError(f"{inputs.name}: {parent}", remedy="run it again") from None

@@ -18,12 +18,11 @@ from typing import IO
 from doit_images.core.base import commands, leftovers
 from doit_images.core.base.errors import printable
 from doit_images.core.base.references import repository
-from doit_images.core.building import build_target, log, parents, sending
+from doit_images.core.building import build_target, log, parents
 from doit_images.core.building.build_target import BuildTarget
-from doit_images.core.building.context import as_built
+from doit_images.core.building.context import as_built, changes_since, sending
 from doit_images.core.building.events import ImageNoted, StepsChanged
 from doit_images.core.building.parents import Vanished
-from doit_images.core.building.silence import LOOK_SECONDS, Silence
 from doit_images.core.buildkit import buildx, by_bake
 from doit_images.core.buildkit.progress import Progress
 from doit_images.core.compose.image import Image
@@ -117,13 +116,13 @@ class ImageBuild:
         run, decision, attempt, began = self.run, self.decision, self.attempt, time.time()
         cached = attempt.cached(decision)
         try:
-            with parents.pinned(run, decision) as pins, sending.contexts(self.inputs.index, run.common):
+            with parents.pinned(run, decision) as pins, sending(self.inputs.index, run.common):
                 target = build_target.choose(run, decision, pins.contexts, no_cache=attempt.no_cache, cached=cached)
                 before, tagged = stamps.look(self.inputs.parts), self._tagged()
                 progress = Progress(pins.shown)
                 status, image_id = self._buildx(target, progress)
                 seconds = time.time() - began
-                changes = sending.changes_since(self.inputs.index, before)
+                changes = changes_since(self.inputs.index, before)
                 lost = pins.lost(run.local_images)
         except Vanished as parent:
             raise InputsChanged(str(parent)) from None
@@ -180,10 +179,10 @@ class ImageBuild:
         until: float | None,
     ) -> int:
         run, env = self.run, self.run.build_environ
-        seconds, silence = None if until is None else max(until - time.monotonic(), 0.001), Silence()
+        seconds, silence = None if until is None else max(until - time.monotonic(), 0.001), log.Silence()
         directory, argv = run.project.directory, plugins.direct(argv, env)
         with commands.start(argv, cwd=directory, env=env, stdin=stdin, seconds=seconds) as process:
-            for data in process.output(LOOK_SECONDS):
+            for data in process.output(log.LOOK_SECONDS):
                 if not data:
                     self._tell(silence.grown(), progress)
                     continue

@@ -1,4 +1,4 @@
-"""What does a build see of a project, and by which names?
+"""What does a build see of a project, by which names, and was it checked again after the build?
 
 The Dockerfile and the ignore file of its context are given to BuildKit as they were read: an edit of them that is
 undone while the image is built can then not matter.
@@ -7,6 +7,10 @@ BuildKit's client tells contexts apart by the last part of their paths alone, an
 sends again only files whose size, time or mode moved. So a folder ``src`` gets the files of another ``src`` where they
 look alike, and a file that got other content with its old time stays as it was. Hence each context goes by a name of
 its own: a link whose name says where it leads and in which ``generation`` its files are (``inputs.tree``).
+
+If a file changes during the build and is then put back with its size and time, BuildKit's client does not send it
+again. So a build that does not end normally begins another generation. A build that is killed leaves a mark, and the
+next build begins the generation.
 """
 
 from __future__ import annotations
@@ -15,13 +19,16 @@ import contextlib
 import hashlib
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from doit_images.core.base import lock
 from doit_images.core.base.timestamps import DAY
 from doit_images.core.compose.image import Image
 from doit_images.core.inputs import policy
 from doit_images.core.inputs.image_inputs import ImageInputs
+from doit_images.core.inputs.stamps import Changes, Stamps
 from doit_images.core.inputs.tree import FileIndex
 
 _LONGEST_BUILD = DAY
@@ -33,6 +40,36 @@ def as_built(inputs: ImageInputs, temporary: Path, folder: Path) -> Image:
     first."""
     image = replace(_as_read(inputs, temporary), platforms=inputs.platforms)
     return _by_own_names(image, inputs, folder / "contexts")
+
+
+@contextlib.contextmanager
+def sending(index: FileIndex | None, folder: Path) -> Iterator[None]:
+    """Around all that reads contexts by the names that ``index`` gives them: in ``folder``, our ``.doit-images``, there
+    is a locked file until the block ends, so that one without a lock is of a process that was killed. ``UserError``
+    where it cannot be written."""
+    if index is None:
+        yield
+        return
+    marks = folder / "sending"
+    _killed(index, marks)
+    mark = marks / os.urandom(8).hex()
+    try:
+        with lock.exclusive(mark):
+            yield
+    except BaseException:
+        index.renew()
+        raise
+    finally:
+        mark.unlink(missing_ok=True)
+
+
+def changes_since(index: FileIndex | None, before: Stamps) -> Changes:
+    """The inputs whose stamps differ from those before they were sent. If a builder may hold other content, another
+    generation begins. Call it within the block of ``sending``: a run that is killed before leaves the mark."""
+    changes = before.moved()
+    if index and (changes.files or changes.doubtful):
+        index.renew()
+    return changes
 
 
 def links(common: Path) -> list[Path]:
@@ -94,3 +131,11 @@ def _link(folder: Path, context: str, index: FileIndex, *more: str) -> str:
         with contextlib.suppress(FileExistsError):
             link.symlink_to(root)
     return str(link)
+
+
+def _killed(index: FileIndex, marks: Path) -> None:
+    for mark in marks.glob("*"):
+        with lock.try_exclusive(mark) as ours:
+            if ours:
+                index.renew()
+                mark.unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from doit_images.core.building.silence import Silence
+from doit_images.core.building.log import Silence
 
 
 def test_each_length_is_told_once_and_anew_after_a_word() -> None:
