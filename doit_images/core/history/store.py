@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 from doit_images.core.base import checked_json
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.shapes import fits
-from doit_images.core.planning.plan import Action
 
 if TYPE_CHECKING:
     import sqlite3
@@ -262,7 +261,7 @@ class History:
             )
         return sorted(builds, key=lambda build: (build.started, build.id))
 
-    def expected_seconds(self, refs: Iterable[str], action: str = Action.BUILD) -> dict[str, float]:
+    def expected_seconds(self, refs: Iterable[str], action: str = "build") -> dict[str, float]:
         """How long a build (or a ``pull``) of each image reference will take: the median of its last successful ones.
 
         By reference, because two Compose files in one folder may call different images by the same service. One query
