@@ -22,12 +22,19 @@ from doit_images.core.local_images import LocalImages
 from doit_images.core.planning import plan, record
 from doit_images.core.planning.asked import LastAsked
 from doit_images.core.planning.plan import Decision
-from doit_images.core.planning.unasked import Unasked, settled
 
 if TYPE_CHECKING:
-    from doit_images.core.planning.shared_image import SharedImage
+    from doit_images.core.planning.shared_image import SharedImage, SharedRef
 
 Decided = TypeVar("Decided")
+
+
+class Unasked(Exception):
+    """Shared results that have to be asked about before anything can be decided."""
+
+    def __init__(self, refs: Mapping[str, SharedRef]) -> None:
+        super().__init__()
+        self.refs = refs
 
 
 @dataclass(frozen=True)
@@ -182,7 +189,7 @@ class Planner:
         results = self._sources.peers().results
         if results.reads:
             from doit_images.core.planning import agreement
-            from doit_images.core.planning.shared_image import SharedRef, shared_refs_of
+            from doit_images.core.planning.shared_image import shared_refs_of
 
             def refs(names: Iterable[str]) -> dict[str, SharedRef]:
                 return shared_refs_of({name: inputs[name] for name in names}, self._local.snapshot().platform)
@@ -238,3 +245,14 @@ class Planner:
         version = "" if dedicated else self._local.snapshot().version
         builds = refused.Builds(version, files, lambda: dedicated or self._local.containerd_store)
         return refused.without(decided, builds)
+
+
+def settled(decide: Callable[[], Decided], ask: Callable[[Mapping[str, SharedRef]], object]) -> Decided:
+    """What ``decide`` returns. Where it raises ``Unasked``, having given up its locks, ``ask`` is called, and then
+    ``decide`` again."""
+    while True:
+        try:
+            return decide()
+        except Unasked as unasked:
+            refs = unasked.refs
+        ask(refs)

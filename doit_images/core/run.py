@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from doit_images.core.around import Alone, LocalBase, Peers
-from doit_images.core.base import command_log, extras, places, settings
+from doit_images.core.base import extras, places, settings
+from doit_images.core.base import files as base_files
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.events import CommandStarted, Events
 from doit_images.core.base.task_names import PLAIN, TaskNames
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from doit_images.core.planning.plan import Decision
 
 Kept = TypeVar("Kept")
+_LONGEST_LOG = 1_000_000  # bytes; then it begins again
 
 
 @dataclass(frozen=True)
@@ -86,10 +88,14 @@ class Run:
         return self._most_workers
 
     def heard_command(self, line: str) -> None:
-        """A command is about to be started: told as an event, and kept in the project's log of commands."""
+        """A command is about to be started: told as an event, and kept in the project's log, from which people can
+        paste it into a shell."""
         self.events.emit(CommandStarted(line))
         with contextlib.suppress(OSError, UserError):  # where there is no folder, there is no log
-            command_log.keep(self.folder / "commands.log", self.id, line)
+            log = self.folder / "commands.log"
+            whole = log.exists() and log.stat().st_size > _LONGEST_LOG
+            with base_files.log(log, append=not whole) as stream:
+                stream.write(f"# {time.strftime('%Y-%m-%d %H:%M:%S')} of run {self.id}\n{line}\n")
 
     def kept(self, kind: type[Kept]) -> Kept:
         """What a part of the program keeps for the length of a run: one object of this class, made when it is first

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from doit_images.core.base import platforms
 from doit_images.core.engine.client import ImageConfig, LocalImage, Snapshot, normalise
-from doit_images.core.planning.unasked import Unasked
+from doit_images.core.planner import Unasked
 from doit_images.core.run import Run
 from doit_images.share import connection
 from tasks import ROOT

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from doit_images.core.base.masking import masked, masked_word
+from doit_images.core.base.masking import masked_word, masker
 
 # What stands before the reason in the output of docker, buildx, Compose and apt.
 _MARKS = ("Error response from daemon: ", "ERROR: ", "Error: ", "E: ", "dpkg: ")
@@ -42,12 +42,12 @@ def pasteable(
 
     ours = os.environ
     env = ours if env is None else env
-    known = {**ours, **env}
-    changed = [masked_word(f"{name}={value}", known) for name, value in env.items() if ours.get(name) != value]
+    mask = masker({**ours, **env})
+    changed = [masked_word(f"{name}={value}", mask) for name, value in env.items() if ours.get(name) != value]
     words = [f"{name}={shlex.quote(value)}" for name, _, value in (text.partition("=") for text in changed)]
     if gone := [name for name in ours if name not in env]:
         words = ["env", *(word for name in gone for word in ("-u", shlex.quote(name))), *words]
-    line = " ".join([*words, *(shlex.quote(masked_word(str(word), known)) for word in argv)])
+    line = " ".join([*words, *(shlex.quote(masked_word(str(word), mask)) for word in argv)])
     if stdin is not None:
-        line = f"printf %s {shlex.quote(masked(stdin.decode(errors='replace'), known))} | {line}"
+        line = f"printf %s {shlex.quote(mask(stdin.decode(errors='replace')))} | {line}"
     return f"(cd {shlex.quote(str(cwd))} && {line})" if cwd and cwd.absolute() != Path.cwd() else line

@@ -64,9 +64,9 @@ def _spellings(values: Iterable[str]) -> set[str]:
     return {value for value in spelled if len(value) >= _SHORTEST_HIDDEN}
 
 
-def masked_word(word: str, environ: Mapping[str, str]) -> str:
+def masked_word(word: str, mask: Callable[[str], str]) -> str:
     """A word of a command line as it may be shown: also without what it gives a variable with the name of a secret."""
-    word = masked(word, environ)
+    word = mask(word)
     ends = (given.end() for given in _ASSIGNED.finditer(word) if _HIDDEN_NAME.search(given[1]))
     return word[:end] + MASK if (end := next(ends, 0)) else word
 

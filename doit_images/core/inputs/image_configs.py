@@ -27,7 +27,20 @@ class ImageConfigCache:
     def get(self, image_id: str) -> ImageConfig:
         """What is known of an image that the engine holds and whose id never means another. For any thread."""
         with self._lock:
-            return self._get(image_id)
+            if self._known is None:
+                kept = checked_json.recall(self._path) or {}
+                kept = kept if kept.pop("format", None) == _FORMAT else {}
+                try:
+                    self._known = {
+                        image_id: ImageConfig(**{**config, "onbuild": tuple(config["onbuild"])})
+                        for image_id, config in kept.items()
+                    }
+                except (KeyError, TypeError, ValueError):  # written by another version
+                    self._known = {}
+            if image_id not in self._known:
+                self._known[image_id] = self._ask(image_id)
+                self._new = True
+            return self._known[image_id]
 
     def get_passing(self, image_id: str) -> ImageConfig:
         """What is known of one whose id may mean another image later. For any thread."""
@@ -35,22 +48,6 @@ class ImageConfigCache:
             if image_id not in self._passing:
                 self._passing[image_id] = self._ask(image_id)
             return self._passing[image_id]
-
-    def _get(self, image_id: str) -> ImageConfig:
-        if self._known is None:
-            kept = checked_json.recall(self._path) or {}
-            kept = kept if kept.pop("format", None) == _FORMAT else {}
-            try:
-                self._known = {
-                    image_id: ImageConfig(**{**config, "onbuild": tuple(config["onbuild"])})
-                    for image_id, config in kept.items()
-                }
-            except (KeyError, TypeError, ValueError):  # written by another version
-                self._known = {}
-        if image_id not in self._known:
-            self._known[image_id] = self._ask(image_id)
-            self._new = True
-        return self._known[image_id]
 
     def forget(self) -> None:
         """The engine may hold another platform of an image than before."""

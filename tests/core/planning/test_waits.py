@@ -19,8 +19,8 @@ from doit_images.core.compose.image import Image
 from doit_images.core.compose.project import Project
 from doit_images.core.engine.client import Engine
 from doit_images.core.inputs import contents
+from doit_images.core.planner import Unasked, settled
 from doit_images.core.planning.shared_image import SharedImage, SharedRef
-from doit_images.core.planning.unasked import Unasked, settled
 from doit_images.core.run import Parts, Run
 from doit_images.share.index import Remembered
 from tests import loopback
