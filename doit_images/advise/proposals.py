@@ -22,6 +22,7 @@ from doit_images.advise.whole import Whole
 from doit_images.core.base import commands, files
 from doit_images.core.base.errors import UserError
 from doit_images.core.inputs.image_inputs import ImageInputs
+from doit_images.core.planner import Planner
 from doit_images.core.run import Run
 
 
@@ -77,7 +78,7 @@ class Proposals:
 
     def _of_dockerfile(self, rule: Rule, inputs: Sequence[ImageInputs]) -> Iterator[Proposal]:
         path, seen = Path(inputs[0].image.dockerfile), set[str]()
-        needed = _installed_by(self.run, {each.name for each in inputs})
+        needed = _installed_by(self.run.planner, {each.name for each in inputs})
         while True:
             text = self.texts.get(path, inputs[0].dockerfile_text)
             seen.add(text)
@@ -120,7 +121,11 @@ class Proposals:
             after = whole.seen(self.run, self.texts | texts)
             concerned = {name: after.images[name] for name in self.run.project.images if _is_other(now, after, name)}
             with whole.new_parents(self.run, after if self._mode is not Mode.SHOW else now) as refs:
-                built = concerned if self._mode is Mode.SHOW else self._on_parents(concerned, refs)
+                built = (
+                    concerned
+                    if self._mode is Mode.SHOW
+                    else {name: whole.on_parents(self.run, each, refs) for name, each in concerned.items()}
+                )
                 proposal = self._tried(path, patch, changes, built)
             yield proposal
             if proposal.is_good:
@@ -130,11 +135,6 @@ class Proposals:
                     self.replayed = {
                         name: (each.dockerfile_text, each.dockerfile_text) for name, each in concerned.items()
                     } | self.replayed
-
-    def _on_parents(
-        self, images: Mapping[str, ImageInputs], refs: Mapping[str, str | UserError]
-    ) -> dict[str, ImageInputs]:
-        return {name: whole.on_parents(self.run, each, refs) for name, each in images.items()}
 
     def _tried(
         self,
@@ -189,10 +189,10 @@ class Proposals:
         return os.path.relpath(path, self.run.project.directory)
 
 
-def _installed_by(run: Run, names: set[str]) -> set[str]:
+def _installed_by(planner: Planner, names: set[str]) -> set[str]:
     """The lists of packages of these images, if one that builds on them installs by these."""
     below = set(names)
-    for each in run.planner.declared().values():  # parents first
+    for each in planner.declared().values():  # parents first
         if below & {*each.parents.values()}:
             below.add(each.name)
             every = runs(each.dockerfile_text, steps_of(each))

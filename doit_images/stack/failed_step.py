@@ -53,7 +53,7 @@ def shell(run: Run, words: Sequence[str], *, root: bool) -> None:
         state, config = _state(run, inputs, cut, stack)
         mounts = _mounts(run, inputs, cut, config, stack)
         program = command or _interactive(config.get("Shell") or _SHELL)
-        options = [*_options(inputs.image, cut, root=root), *_variables(run, inputs.image, mounts, stack)]
+        options = [*_options(inputs.image, cut, root=root), *_variables(run.build_environ, inputs.image, mounts, stack)]
         _tell(inputs, cut, config, mounts.said)
         made = one_container.created(run.engine, *options, *mounts.options, "--entrypoint", "", state, *program)
         container = stack.enter_context(made)
@@ -204,10 +204,10 @@ def _options(image: Image, cut: Cut, *, root: bool) -> list[str]:
     return ["--interactive", "--no-healthcheck", "--network", network, *words]
 
 
-def _variables(run: Run, image: Image, mounts: Mounts, stack: contextlib.ExitStack) -> list[str]:
+def _variables(environ: Mapping[str, str], image: Image, mounts: Mounts, stack: contextlib.ExitStack) -> list[str]:
     """What is in the environment of a RUN alone, handed over in a file: a command line may be seen."""
     proxies = {name: value for name, value in image.args.items() if _PROXIES.fullmatch(name)}
-    given = {name: run.build_environ.get(name, "") if value is None else value for name, value in proxies.items()}
+    given = {name: environ.get(name, "") if value is None else value for name, value in proxies.items()}
     lines = [f"{name}={value}" for name, value in {**given, **mounts.environ}.items()]
     if several := [line.partition("=")[0] for line in lines if "\n" in line]:
         mounts.said.append(f"not set here, since they have several lines: {', '.join(several)}")

@@ -20,7 +20,7 @@ def check(run: Run, cooldown: str, *, as_json: bool) -> None:
         raise UserError(
             f"no lock here is understood: {strange}", where=str(root), remedy="docs/dependencies.md lists those"
         )
-    changes, known = update.newer(run, _seconds(cooldown)), advisories.known(run, locks.find(root))
+    changes, known = update.newer(run, _seconds(cooldown)), advisories.known(run.environ, locks.find(root))
     if as_json:
         audited = {"advisories": _plain(known.advisories, root), "not_audited": known.skipped} if known else {}
         print(json.dumps({"changes": _plain(changes, root), **audited}, indent=2))

@@ -40,6 +40,7 @@ from doit_images.core.planning import refused
 from doit_images.core.planning.plan import Decision
 from doit_images.core.run import Run
 from tests.conftest import Lab
+from tests.core.inputs.test_tree import saved
 from tests.differential import buildkit, cases
 from tests.differential.cases import CASES, Case
 from tests.differential.contexts import CONTEXTS
@@ -109,7 +110,7 @@ class Bench:
                 env={cases.ONBUILD_BASE: {"PART": "x"}, cases.BASE: {}},
             )
             digests = [path.read_text()]
-            with FileIndex(store) as index:
+            with saved(store) as index:
                 for name in sorted({copy.context for copy in found.copies}):
                     ignore = ignorefile.load(ignorefile.effective(context, None if name else path))
                     view = View(Tree(context, index), ignore)

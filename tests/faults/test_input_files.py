@@ -30,6 +30,7 @@ from doit_images.core.inputs.view import View
 from doit_images.stack import secrets
 from tests.conftest import ROOT, needs_docker_command
 from tests.core.building.test_whole_runs import Shop, opened
+from tests.core.inputs.test_tree import saved
 from tests.faults.project import SOON
 from tests.faults.test_state_runs import is_sane
 from tests.waiting import comes
@@ -240,7 +241,7 @@ def test_times_that_no_record_has_room_for(tmp_path: Path) -> None:
     seen = set()
     for when in (0, 2**31, 2**33, 2**34 - 1, -(2**31)):
         os.utime(tmp_path / "root/f", (when, when))
-        with FileIndex(store) as index:
+        with saved(store) as index:
             assert Tree(tmp_path / "root", index).folder("").digest(0)
             seen.add(Tree(tmp_path / "root", index).folder("").stamps())
     assert len(seen) >= 4

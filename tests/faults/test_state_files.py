@@ -16,8 +16,9 @@ import pytest
 from doit_images.cli.doit_memory import Codec, Memory
 from doit_images.core.base import checked_json
 from doit_images.core.history.store import History, Newer
-from doit_images.core.inputs.tree import FileIndex, Tree
+from doit_images.core.inputs.tree import Tree
 from tests.core.history.test_history import BUILD
+from tests.core.inputs.test_tree import saved
 
 CASES = int(os.environ.get("FAULTS_CASES") or 40)
 NOISE = random.Random(12)
@@ -99,7 +100,7 @@ def test_digests_are_right_whatever_the_index_holds(tmp_path: Path, damage: Dama
 
 
 def _digests(root: Path, store: Path) -> dict[str, bytes]:
-    with FileIndex(store) as index:
+    with saved(store) as index:
         below, folder = Tree(root, index).folder("d"), Tree(root, index).folder("")
         assert below.digest(0) == hashlib.sha256(b"d/c").digest()
         assert index.generation(str(root))
@@ -118,7 +119,7 @@ def test_a_folder_of_which_nothing_is_known_any_more_is_sent_whole(tmp_path: Pat
             with sqlite3.connect(store) as db:
                 db.execute(change)
             db.close()
-        with FileIndex(store) as index:
+        with saved(store) as index:
             Tree(root, index).folder("").digest(0)
             names.add(index.generation(str(root)))
     assert len(names) >= 2

@@ -13,7 +13,6 @@ from doit_images.ci.updating.locks import NPM, pins
 from doit_images.ci.updating.update import with_tools
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
-from doit_images.core.run import Run
 
 
 class Advisory(NamedTuple):
@@ -35,14 +34,14 @@ class Audit(NamedTuple):
     skipped: tuple[str, ...] = ()
 
 
-def known(run: Run, locks: Iterable[Path]) -> Audit | None:
+def known(environ: Mapping[str, str], locks: Iterable[Path]) -> Audit | None:
     """What is known of all that these locks pin; None where pip-audit is not installed. ``UserError`` where it gives no
     answer."""
-    program = shutil.which("pip-audit", path=with_tools(run.environ)["PATH"])
+    program = shutil.which("pip-audit", path=with_tools(environ)["PATH"])
     if not program:
         return None
     found = [*locks]
-    audits = [_asked(run.environ, program, lock) for lock in found if lock.name != NPM]
+    audits = [_asked(environ, program, lock) for lock in found if lock.name != NPM]
     told = [
         f"{lock}: pip-audit knows nothing of npm's packages (`npm audit` does)" for lock in found if lock.name == NPM
     ]

@@ -127,7 +127,7 @@ def _recorded(run: Run, decision: Decision, local_image: LocalImage) -> list[str
 
 def _held(run: Run, local_image: LocalImage, contents: Sequence[ImageContent]) -> tuple[ImageContent | None, list[str]]:
     """What the image holds, and in what that is not what its id promises."""
-    layers = _layers(run, local_image.id)
+    layers = _layers(run.engine, local_image.id)
     alike = sorted(
         (each for each in contents if each.promised == layers), key=lambda each: each.config != local_image.id
     )
@@ -160,15 +160,15 @@ def _shared(run: Run, decision: Decision, local_image: LocalImage) -> tuple[list
 def _rebuilt(run: Run, decision: Decision, local_image: LocalImage, content: ImageContent) -> list[Difference]:
     with once_more(run, decision, Attempt(no_cache=True)) as image_id:
         found = []
-        if _layers(run, image_id) != content.promised:
+        if _layers(run.engine, image_id) != content.promised:
             found = differences(content, content_of(image_id, leading_to(run.engine.address)))
         if not found and not same(run.engine, image_id, local_image.id):
             found = [Difference(0, "", ("configuration",))]
     return found
 
 
-def _layers(run: Run, image_id: str) -> tuple[str, ...]:
-    return tuple(digest for digest, _ in run.engine.layers(image_id))
+def _layers(engine: Engine, image_id: str) -> tuple[str, ...]:
+    return tuple(digest for digest, _ in engine.layers(image_id))
 
 
 def _containers(run: Run, decision: Decision, local_image: LocalImage | None) -> dict[str, tuple[str, ...]]:

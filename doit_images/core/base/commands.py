@@ -162,7 +162,9 @@ class Commands:
             timer.cancel()
             process.stop()
             process.wait()
-            self._forget(process)
+            with self._uninterrupted():
+                self._running.discard(process)
+                self._guard.forget(process.mark)
             process.close()
         if process.why:
             raise UserError(process.why)
@@ -231,11 +233,6 @@ class Commands:
                 for process in running:
                     process.why = why
                 interrupt(running, _INTERRUPT_SECONDS)
-
-    def _forget(self, process: Process) -> None:
-        with self._uninterrupted():
-            self._running.discard(process)
-            self._guard.forget(process.mark)
 
     def listen(self, listener: Callable[[str], None]) -> None:
         """Call ``listener`` from now on with each command before it is started, as it can be pasted into a shell."""

@@ -164,7 +164,11 @@ class ImageBuild:
                 if status:
                     break
                 # The id is that of the configuration, or of an index; a registry wants the digest of the manifest.
-                ids[platform] = _digest_in(metadata) if target.pushed else by_bake.image_id(iidfile.read_text())
+                ids[platform] = (
+                    by_bake.digests(metadata.read_text())["containerimage.digest"]
+                    if target.pushed
+                    else by_bake.image_id(iidfile.read_text())
+                )
             lines.write(change.line for change in progress.finish())
         if status and not progress.steps:
             buildx.require()
@@ -225,11 +229,6 @@ class ImageBuild:
         run, read_for = self.run, self.inputs.read_for
         found = (run.local_images.base(ref, one) for ref, some in read_for.items() if "@" not in ref for one in some)
         return {name: run.engine.tagged(name) for name, _ in filter(None, found)}
-
-
-def _digest_in(metadata: Path) -> str:
-    """The digest of what buildx says that it pushed."""
-    return by_bake.digests(metadata.read_text())["containerimage.digest"]
 
 
 def _named(directory: Path, paths: Sequence[str]) -> str:

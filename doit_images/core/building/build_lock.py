@@ -16,7 +16,6 @@ from doit_images.core.base import commands, leftovers, lock
 from doit_images.core.base.references import tag_of
 from doit_images.core.building import prune_lock
 from doit_images.core.building.events import ImageNoted
-from doit_images.core.engine.client import Engine
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning.plan import Decision
 from doit_images.core.planning.shared_image import SharedRef, shared_ref_of
@@ -32,13 +31,13 @@ def taken(run: Run, decision: Decision) -> Iterator[bool]:
     """Hold the build lock of this image for the block: no other run on this machine builds it then. Gives true if
     another run may have built it since the decision. Raises ``Stopped`` when the run is stopped, and ``UserError`` if
     the lock cannot be taken."""
-    path = _file(run.engine, decision)
+    inputs = decision.inputs
+    path = lock.of_engine(run.engine.address, "image", inputs.fingerprint or inputs.input_digest)
 
     def waits() -> None:
         run.events.emit(ImageNoted(decision.name, f"waits for {lock.holder(path) or 'another run'}, which builds it"))
 
-    with leftovers.noted(path), lock.passing(path, _who(run), waits):
-        inputs = decision.inputs
+    with leftovers.noted(path), lock.passing(path, _who(run.files[0].parent), waits):
         if run.settings.registry_only:
             yield _asks_again(run, inputs)
         else:
@@ -79,14 +78,9 @@ def _asks_again(run: Run, inputs: ImageInputs) -> bool:
     return shared_ref is not None
 
 
-def _file(engine: Engine, decision: Decision) -> Path:
-    inputs = decision.inputs
-    return lock.of_engine(engine.address, "image", inputs.fingerprint or inputs.input_digest)
-
-
-def _who(run: Run) -> str:
+def _who(folder: Path) -> str:
     try:
         user = getpass.getuser()
     except (OSError, KeyError):  # nobody with a name
         user = str(os.geteuid())
-    return f"the run of {user} in {run.files[0].parent} (process {os.getpid()})"
+    return f"the run of {user} in {folder} (process {os.getpid()})"

@@ -171,7 +171,7 @@ def _pull(run: Run, ref: str, platform: str, image: str) -> bool:
         run.events.emit(ImageNoted(image, f"pulling {ref} for {platform}"))
         snapshot = run.engine.snapshot()
         if snapshot.get(ref) is None and platforms.same(platform, snapshot.platform):
-            return _docker_pull(ref, platform)
+            return commands.run(["docker", "pull", "--quiet", "--platform", platform, ref]).status == 0
         return _pull_beside(run, ref, platform)
 
 
@@ -209,7 +209,3 @@ def _manifest(ref: str, platform: str, environ: Mapping[str, str]) -> str:
     except (commands.TimedOut, ValueError, KeyError, TypeError, AttributeError):
         return ""
     return by_platform.get(platforms.chosen(by_platform, platform), "")
-
-
-def _docker_pull(ref: str, platform: str) -> bool:
-    return commands.run(["docker", "pull", "--quiet", "--platform", platform, ref]).status == 0

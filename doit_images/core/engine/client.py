@@ -94,7 +94,8 @@ class ImageConfig(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """All images of the engine at one moment, by every normalised name that they go by; its platform and version."""
+    """All images of the engine at one moment, by every normalised name that they go by, and by the digest of the inputs
+    that our label says they were made from; its platform and version."""
 
     by_name: Mapping[str, LocalImage]
     platform: str
@@ -128,10 +129,6 @@ class Snapshot(NamedTuple):
             digest: tuple(images[id(image)] for image in some) for digest, some in self.by_input_digest.items()
         }
         return self._replace(by_name=by_name, by_input_digest=by_input_digest)
-
-    def made_from(self, input_digest: str) -> tuple[LocalImage, ...]:
-        """The images that our label says were made from inputs with this digest."""
-        return self.by_input_digest.get(input_digest, ())
 
 
 @cache

@@ -245,22 +245,6 @@ class FileIndex:
         self._released = True
         self._let_go()
 
-    def close(self) -> None:
-        """Save and let go of the store."""
-        self.save()
-        self._let_go()
-
-    def __enter__(self) -> FileIndex:
-        """Use as a context manager: saves at the end, whatever happened."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _used(self) -> None:
-        if self._released:
-            self._let_go()
-
     def _let_go(self) -> None:
         if self._db is not None:
             self._db.close()
@@ -288,7 +272,8 @@ class FileIndex:
         except _ERRORS as error:
             self._drop(error)
         finally:
-            self._used()
+            if self._released:
+                self._let_go()
 
     def _open(self, *, create: bool) -> sqlite3.Connection | None:
         if self._db is not None or self._store is None or (self._opened and not create):

@@ -212,7 +212,7 @@ class _Planner:
         is said in the second part of the answer."""
         foreign: list[str] = []
         tagged = [self._snapshot.get(ref) for ref in (tag_of(inputs.image.ref, inputs.fingerprint), inputs.image.ref)]
-        for local_image in (*tagged, *self._snapshot.made_from(inputs.input_digest)):
+        for local_image in (*tagged, *self._snapshot.by_input_digest.get(inputs.input_digest, ())):
             if local_image is None or not made_from(inputs, local_image, parents):
                 continue
             if not is_kept_for(inputs, local_image):

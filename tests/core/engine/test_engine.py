@@ -96,8 +96,8 @@ def test_a_snapshot_finds_images_by_any_name_and_by_what_they_were_made_from(own
     assert (found.id, found.size) == ("sha256:1", 7)
     assert snapshot.get("a@sha256:9") == snapshot.get("a:1") == found
     assert snapshot.get("c") is None
-    assert snapshot.made_from("o") == (found,)
-    assert snapshot.made_from("p") == ()
+    assert snapshot.by_input_digest["o"] == (found,)
+    assert "p" not in snapshot.by_input_digest
 
 
 @given(st.text(st.characters(codec="ascii", exclude_categories=["C"]), max_size=30))

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,8 +51,19 @@ def hashed(monkeypatch):
     return seen
 
 
+@contextlib.contextmanager
+def saved(store: Path | None) -> Iterator[FileIndex]:
+    """A look for the block, which is remembered at its end, whatever happened."""
+    index = FileIndex(store)
+    try:
+        yield index
+    finally:
+        index.save()
+        index.release()
+
+
 def digests(root: Path, store: Path | None) -> dict[str, str]:
-    with FileIndex(store) as index:
+    with saved(store) as index:
         folder = Tree(root, index).folder("")
         return {name: folder.digest(n).hex() for n, name in enumerate(folder.names) if name != "d"}
 
@@ -229,7 +241,7 @@ def test_a_row_that_is_not_well_formed_is_not_believed(root, store):
 
 
 def whole(root: Path, store: Path | None) -> str:
-    with FileIndex(store) as index:
+    with saved(store) as index:
         return Tree(root, index).folder("d").whole().hex()
 
 
@@ -284,7 +296,7 @@ def test_folders_are_listed_while_another_thread_saves(root, store, switching):
     """A build asks for a generation while the next image is decided about, by the same index."""
     for number in range(500):
         (root / f"d{number}").mkdir()
-    with FileIndex(store) as index:
+    with saved(store) as index:
         listing = threading.Thread(target=lambda: [Tree(root, index).folder(f"d{number}") for number in range(500)])
         listing.start()
         while listing.is_alive():
@@ -294,13 +306,13 @@ def test_folders_are_listed_while_another_thread_saves(root, store, switching):
 
 def test_what_is_found_overlooked_while_another_thread_saves_begins_a_generation_at_the_next_save(root, store):
     age(root / "d/c")
-    with FileIndex(store) as index:
+    with saved(store) as index:
         Tree(root, index).folder("d").digest(0)
     before = FileIndex(store).generation(str(root))
     found = (root / "d/c").stat()
     (root / "d/c").write_text("d/z")
     os.utime(root / "d/c", ns=(found.st_atime_ns, found.st_mtime_ns))
-    with FileIndex(store) as index:
+    with saved(store) as index:
         outer, inner = Tree(root, index).folder(""), Tree(root, index).folder("d")
         outer.digest(outer.find("a"))
         assert index._db is not None
@@ -319,10 +331,12 @@ def test_two_at_once_and_a_kill(root, store):
     code = (
         "import sys; from pathlib import Path; from doit_images.core.inputs.tree import FileIndex, Tree\n"
         "while True:\n"
-        "    with FileIndex(Path(sys.argv[2])) as index:\n"
-        "        folder = Tree(Path(sys.argv[1]), index).folder('')\n"
-        "        [folder.digest(n) for n, name in enumerate(folder.names) if name != 'd']\n"
-        "        folder._stored = False\n"
+        "    index = FileIndex(Path(sys.argv[2]))\n"
+        "    folder = Tree(Path(sys.argv[1]), index).folder('')\n"
+        "    [folder.digest(n) for n, name in enumerate(folder.names) if name != 'd']\n"
+        "    folder._stored = False\n"
+        "    index.save()\n"
+        "    index.release()\n"
         "    print('saved', flush=True)\n"
     )
     argv = [sys.executable, "-c", code, str(root), str(store)]
@@ -356,7 +370,7 @@ class Contexts:
 
     def look(self, root: Path, *only: str) -> str:
         """The generation of a context after a look at its files, or at ``only`` those."""
-        with FileIndex(self.store) as index:
+        with saved(self.store) as index:
             top = Tree(root, index)
             for path in sorted(root.rglob("*")):
                 below = path.relative_to(root).as_posix()
@@ -441,7 +455,7 @@ def test_all_is_in_the_context_that_is_the_whole_disk() -> None:
 
 def test_all_contexts_are_renewed_when_something_was_not_seen(root: Path, contexts: Contexts) -> None:
     before = contexts.look(root), contexts.look(root / "d")
-    with FileIndex(contexts.store) as index:
+    with saved(contexts.store) as index:
         index.renew()
     assert contexts.look(root) != before[0]
     assert contexts.look(root / "d") != before[1]
