@@ -27,7 +27,7 @@ LOOP = ("make.py", "steps.py", "build_image.py", "attempt.py", "planner.py")
 """The files of the build loop."""
 
 TRACED = """
-import collections, json, sys, threading
+import collections, inspect, json, sys, threading
 package, out = sys.argv[1:3]
 entered, calls, control = collections.Counter(), 0, []
 comes, decided = collections.Counter(), 0
@@ -35,7 +35,8 @@ comes, decided = collections.Counter(), 0
 def hear(frame, event, argument):
     global decided
     code = frame.f_code
-    if not code.co_filename.startswith(package) or code.co_name in ("<module>", "<lambda>", "<genexpr>", "<listcomp>"):
+    # The bodies of modules and comprehensions have names in brackets, those of classes no locals: none is a function.
+    if not code.co_filename.startswith(package) or code.co_name[0] == "<" or not code.co_flags & inspect.CO_NEWLOCALS:
         return
     if event == "call":
         entered[code.co_filename, code.co_qualname if hasattr(code, "co_qualname") else code.co_name] += 1
