@@ -41,6 +41,8 @@ _STEP = re.compile(r"#(?P<number>\d+) \[ *(?:(?P<service>s[0-9]) +)?(?:\S+ +)?[0
 # What Compose and BuildKit refuse, though nothing is wrong with it: a stage on another image of the project for a
 # platform; a folder in a stage's place, which is for no processor unless one is named.
 _ONLY_THEIRS = re.compile("unsupported context source target|missing architecture|value set by DOCKER_DEFAULT_PLATFORM")
+# It is there, yet for no processor, as such a folder is: who builds on it for a platform looks in the registry.
+_NOT_FOR_IT = re.compile(r"failed to resolve source metadata for \S+/(?P<parent>s[0-9]):")
 _ON_PURPOSE = "which may hold passwords"  # an image with .env, and what needs it: Compose builds them
 _KNOWS_SERVICES = (2, 27)
 
@@ -315,6 +317,8 @@ def _said(name, action, failure, judged: Judged, mine: _Image | None, wanted: _I
     if why := judged.failed.get(name) or ("Compose builds it not" if name not in judged.built else ""):
         # It may name one that failed before it, whether its Dockerfile reads that or not.
         if any(other < name for other in judged.failed if other) or _ONLY_THEIRS.search(why):
+            return
+        if (looked := _NOT_FOR_IT.search(why)) and looked["parent"] in judged.built:
             return
         if action in ("fresh", "retag"):
             yield Verdict(name, "missed", action, f"it cannot be built: {why}")
