@@ -20,6 +20,7 @@ from orchestrator.tasks import Task, shown
 LEASE_SECONDS = 15
 """A process that has said nothing for this long is dead."""
 
+# Each locks its rows by their ids: two that change the same ones would wait for each other otherwise.
 _GRANT = text("""
     WITH live AS (
         SELECT model, user_id, count(*) AS places FROM orchestrator.tasks
@@ -34,16 +35,17 @@ _GRANT = text("""
             + (SELECT coalesce(sum(places), 0) FROM live WHERE live.model = turns.model) AS number
         FROM turns WHERE turn <= :share
     )
-    UPDATE orchestrator.tasks SET state = 'running', updated_at = now()
-    WHERE id IN (SELECT id FROM numbered WHERE number <= :places)
-""")
-_FREE = text("""
-    UPDATE orchestrator.tasks SET worker = NULL
-    WHERE worker = :worker AND state NOT IN ('queued', 'running') AND id <> ALL(:ids)
+    UPDATE orchestrator.tasks SET state = 'running', updated_at = now() WHERE id IN (
+        SELECT id FROM orchestrator.tasks
+        WHERE state = 'queued' AND id IN (SELECT id FROM numbered WHERE number <= :places) ORDER BY id FOR UPDATE
+    )
 """)
 _RENEW = text("""
-    UPDATE orchestrator.tasks SET lease_until = now() + make_interval(secs => :lease)
-    WHERE worker = :worker RETURNING id, state
+    UPDATE orchestrator.tasks
+    SET lease_until = now() + make_interval(secs => :lease),
+        worker = CASE WHEN state IN ('queued', 'running') OR id = ANY(:ids) THEN worker END
+    WHERE id IN (SELECT id FROM orchestrator.tasks WHERE worker = :worker ORDER BY id FOR UPDATE)
+    RETURNING id, state
 """)
 _ADOPT = text("""
     UPDATE orchestrator.tasks
@@ -61,7 +63,7 @@ _RELEASE = text("""
     UPDATE orchestrator.tasks
     SET lease_until = now(), worker = gen_random_uuid(),
         state = CASE state WHEN 'running' THEN 'queued' ELSE state END
-    WHERE worker = :worker AND id <> ALL(:ids)
+    WHERE id IN (SELECT id FROM orchestrator.tasks WHERE worker = :worker AND id <> ALL(:ids) ORDER BY id FOR UPDATE)
 """)
 
 
@@ -85,12 +87,10 @@ class Places:
     async def look(self, ids: Collection[uuid.UUID]) -> dict[uuid.UUID, str]:
         """Say that we live and are at the tasks ``ids``, and give free places away. Returns the state of each that is
         still ours."""
-        mine = {"worker": self.worker, "lease": LEASE_SECONDS}
-        async with self._database.begin() as connection:
-            await connection.execute(_RENEW, mine)
+        mine = {"worker": self.worker, "lease": LEASE_SECONDS, "ids": list(ids)}
+        await self._database.rows(_RENEW, mine)
         async with self._database.begin() as connection:
             await lock(connection, "places")
-            await connection.execute(_FREE, {"worker": self.worker, "ids": list(ids)})
             await connection.execute(_GRANT, self._counts)
             rows = (await connection.execute(_RENEW, mine)).all()
         return {row.id: row.state for row in rows}
