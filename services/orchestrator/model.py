@@ -1,13 +1,14 @@
-"""What does the model answer? An OpenAI-compatible endpoint, always asked to stream.
+"""What does the model answer? An OpenAI-compatible endpoint; or several with the same model, which take turns.
 
-Until the answer begins, a connection that fails, a 429 or a 5xx is tried again, with growing pauses. After that
-nothing is: the reader has seen the beginning.
+Until the answer to a task begins, a connection that fails, a 429 or a 5xx is tried again, with growing pauses; all else
+is tried once at each address. After that nothing is: the reader has seen the beginning.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -29,6 +30,8 @@ _TOLD = (400, 404, 413, 422, 429)
 ASKS_FOR_USAGE = {"stream_options": {"include_usage": True}}
 BROKEN_OFF = "The model broke off in the middle of its answer."
 ATTEMPTS = 4
+AWAY_SECONDS = 10
+"""An address that failed is asked after the others for this long."""
 CONNECT_SECONDS = 3
 
 
@@ -42,62 +45,71 @@ class _Refused(Exception):
 
 
 class Model:
-    """The model behind one address."""
+    """The model behind some addresses, with blanks between them."""
 
-    def __init__(self, url: str, api_key: str, timeout_seconds: float) -> None:
+    def __init__(self, urls: str, api_key: str, timeout_seconds: float) -> None:
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self.http = httpx.AsyncClient(
             headers=headers,
             timeout=httpx.Timeout(timeout_seconds, connect=CONNECT_SECONDS, pool=CONNECT_SECONDS),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),  # places are given elsewhere
         )
-        self._url = url
-        self._api_key = api_key
+        self._turns = dict.fromkeys(urls.split(), 0.0)
+        hosts = [httpx.URL(url) for url in self._turns]
         # Without what may stand before an @.
-        self._place = f"{httpx.URL(url).scheme}://{httpx.URL(url).netloc.decode()}"
+        self._places = ", ".join(f"{one.scheme}://{one.netloc.decode()}" for one in hosts)
+        self._hidden = [*(one.host for one in hosts), *([api_key] if api_key else [])]
 
     @asynccontextmanager
-    async def passed_on(self, path: str, body: dict[str, Any]) -> AsyncIterator[httpx.Response]:
-        """What the model answers to ``body`` at ``path``, not read yet. Raises a ``Problem`` when nobody answers."""
-        request = self.http.build_request("POST", f"{self._url}/{path}", json=body)
+    async def passed_on(self, path: str, body: dict[str, Any], attempts: int = 0) -> AsyncIterator[httpx.Response]:
+        """What the model answers to ``body`` at ``path``, not read yet. Raises a ``Problem``, which never shows where
+        the model is, when nobody answers, it refuses, or the answer ends before it is whole."""
+        response = None
         try:
-            response = await self.http.send(request, stream=True)
+            response = await AsyncRetrying(
+                stop=stop_after_attempt(attempts or len(self._turns)),
+                wait=wait_random_exponential(multiplier=0.25, max=4),
+                retry=retry_if_exception(_worth_another_try),
+                reraise=True,
+            )(self._sent, path, body)
+            yield response
         except httpx.TimeoutException as error:
             raise Problem(HTTPStatus.GATEWAY_TIMEOUT, "The model did not answer in time.") from error
-        except httpx.TransportError as error:
-            log.warning("no model answers at %s", self._place)
-            raise Problem(HTTPStatus.BAD_GATEWAY, "No model answers.") from error
-        try:
-            yield response
+        except httpx.RequestError as error:
+            log.warning("no model answers at %s; start one there, or set MODEL_URL to where one is", self._places)
+            nobody = "No model answers; the log of the orchestrator says where it was looked for."
+            raise Problem(HTTPStatus.BAD_GATEWAY, BROKEN_OFF if response else nobody) from error
+        except _Refused as error:
+            status = HTTPStatus(error.status) if error.status in _TOLD else HTTPStatus.BAD_GATEWAY
+            reason = "" if any(one in error.reason for one in self._hidden) else error.reason
+            raise Problem(status, f"The model refused with {error.status}{reason}.") from error
         finally:
-            await response.aclose()
+            if response:
+                await response.aclose()
 
-    async def as_json(self, response: httpx.Response) -> Any:
-        """What was answered, whole. Raises a ``Problem``, which never shows where the model is, when it is an error."""
-        if not response.is_success:
-            status = HTTPStatus(response.status_code) if response.status_code in _TOLD else HTTPStatus.BAD_GATEWAY
-            raise Problem(
-                status, f"The model refused with {response.status_code}{self._shown(await _reason(response))}."
-            )
+    async def _sent(self, path: str, body: dict[str, Any]) -> httpx.Response:
+        """What the address answers whose turn it is. Raises ``_Refused``, and what ``httpx`` does."""
+        url = min(self._turns, key=lambda one: self._turns[one])
+        self._turns[url] = time.monotonic()
         try:
-            return json.loads(await response.aread())
-        except (ValueError, httpx.HTTPError) as error:
-            raise Problem(HTTPStatus.BAD_GATEWAY, "What the model answered is not complete.") from error
-
-    def _shown(self, reason: str) -> str:
-        """``reason``, unless it says where the model is or what opens it."""
-        hidden = [httpx.URL(self._url).host, self._place, *([self._api_key] if self._api_key else [])]
-        return "" if any(one in reason for one in hidden) else reason
+            request = self.http.build_request("POST", f"{url}/{path}", json=body)
+            response = await self.http.send(request, stream=True)
+            if not response.is_success:
+                reason = await _reason(response)
+                await response.aclose()
+                raise _Refused(response.status_code, reason)
+        except (_Refused, httpx.TransportError) as error:
+            self._turns[url] += AWAY_SECONDS * _worth_another_try(error)
+            raise
+        return response
 
     async def answer(self, model: str, messages: Sequence[Message], most: int, count: Count) -> AsyncGenerator[str]:
-        """The answer of ``model``, no longer than ``most``, piece by piece; ``count`` has its tokens. Raises a
-        ``Problem`` with 502 or 504."""
-        began = False
+        """The answer of ``model``, no longer than ``most``, piece by piece; ``count`` has its tokens. Raises as
+        ``passed_on``."""
         body = {"model": model, "messages": messages, "max_tokens": most, "stream": True, **ASKS_FOR_USAGE}
-        try:
-            async with self._asked(body) as events:
-                began = True
-                async for event in events.aiter_sse():
+        async with self.passed_on("chat/completions", body, ATTEMPTS) as response:
+            try:
+                async for event in EventSource(response).aiter_sse():
                     if event.data == "[DONE]":
                         return
                     chunk = json.loads(event.data)
@@ -105,48 +117,17 @@ class Model:
                         count.written += 1
                     if piece := _piece(chunk):
                         yield piece
-                raise Problem(HTTPStatus.BAD_GATEWAY, BROKEN_OFF)
-        except httpx.TimeoutException as error:
-            raise Problem(HTTPStatus.GATEWAY_TIMEOUT, "The model did not answer in time.") from error
-        except (SSEError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise Problem(
-                HTTPStatus.BAD_GATEWAY, "What answers in the model's place does not speak the chat API."
-            ) from error
-        except httpx.TransportError as error:
-            log.warning("no model answers at %s; start one there, or set MODEL_URL to where one is", self._place)
-            nobody = "No model answers; the log of the orchestrator says where it was looked for."
-            raise Problem(HTTPStatus.BAD_GATEWAY, BROKEN_OFF if began else nobody) from error
-        except _Refused as error:
-            raise Problem(
-                HTTPStatus.BAD_GATEWAY, f"The model refused with {error.status}{self._shown(error.reason)}."
-            ) from error
-
-    @asynccontextmanager
-    async def _asked(self, body: dict[str, object]) -> AsyncIterator[EventSource]:
-        request = self.http.build_request("POST", f"{self._url}/chat/completions", json=body)
-        async for attempt in AsyncRetrying(
-            stop=stop_after_attempt(ATTEMPTS),
-            wait=wait_random_exponential(multiplier=0.25, max=4),
-            retry=retry_if_exception(_worth_another_try),
-            reraise=True,
-        ):
-            with attempt:
-                response = await self.http.send(request, stream=True)
-                if not response.is_success:
-                    reason = await _reason(response)
-                    await response.aclose()
-                    raise _Refused(response.status_code, reason)
-        try:
-            yield EventSource(response)
-        finally:
-            await response.aclose()
+            except (SSEError, ValueError, LookupError, TypeError, AttributeError) as error:
+                sentence = "What answers in the model's place does not speak the chat API."
+                raise Problem(HTTPStatus.BAD_GATEWAY, sentence) from error
+            raise Problem(HTTPStatus.BAD_GATEWAY, BROKEN_OFF)
 
 
 class Models:
-    """The models that may be asked for, each behind its address."""
+    """The models that may be asked for, each behind its addresses."""
 
     def __init__(self, endpoints: Mapping[str, tuple[str, str]], timeout_seconds: float) -> None:
-        """``endpoints``: the address and the key of each, by name."""
+        """``endpoints``: the addresses and the key of each, by name."""
         behind = {one: Model(*one, timeout_seconds) for one in set(endpoints.values())}
         self._models = {name: behind[one] for name, one in endpoints.items()}
         self.clients = [one.http for one in behind.values()]

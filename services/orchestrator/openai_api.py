@@ -6,14 +6,12 @@ of MODELS, and no answer may be longer than MAX_TOKENS. Nothing is remembered bu
 """
 
 import json
-import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
-import httpx
 from fastapi import FastAPI, Header, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -23,14 +21,12 @@ from common import metrics
 from common.callers import with_scope
 from common.identity import Identity
 from common.problems import Problem
-from orchestrator.model import ASKS_FOR_USAGE, BROKEN_OFF, Model, Models
+from orchestrator.model import ASKS_FOR_USAGE, Model, Models
 from orchestrator.recall import Headers, Metadata, Recall, Recalls
 from orchestrator.runs import Result, Run, Runs
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.spending import Count, content_of, estimated
 from orchestrator.tasks import new_task
-
-log = logging.getLogger("openai")
 
 PASSED_ON = frozenset(
     """audio chat_template_kwargs dimensions echo encoding_format frequency_penalty function_call functions include
@@ -136,8 +132,11 @@ def install(app: FastAPI, runs: Runs, models: Models, recalls: Recalls, settings
         count = Count(read, hears=recall.keeps, shows=shows)
         with metrics.model_asked(name):
             async with model.passed_on(path, body) as answer:
-                if not body.get("stream") or not answer.is_success:
-                    said = await model.as_json(answer)
+                if not body.get("stream"):
+                    try:
+                        said = json.loads(await answer.aread())
+                    except ValueError as error:
+                        raise Problem(HTTPStatus.BAD_GATEWAY, "What the model answered is not complete.") from error
                     if not isinstance(said, dict) or not count.told(said.get("usage")):
                         count.written = estimated(json.dumps(said))
                     runs.spending.add(recall.owner.user_id, name, count)
@@ -150,9 +149,6 @@ def install(app: FastAPI, runs: Runs, models: Models, recalls: Recalls, settings
                         if count.whole:  # who has read the end may leave, so it is kept before that is sent
                             await recall.keep(asked or [], count.heard)
                         run.tell(sent_on.decode(errors="replace"))
-                except httpx.HTTPError as error:
-                    log.warning("the model broke off", extra={"cause": type(error).__name__})
-                    raise Problem(HTTPStatus.BAD_GATEWAY, BROKEN_OFF) from error
                 finally:
                     runs.spending.add(recall.owner.user_id, name, count)
         return None

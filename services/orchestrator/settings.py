@@ -28,7 +28,7 @@ class OrchestratorSettings(ServiceSettings, PostgresSettings, RedisSettings):
     @field_validator("model_url")
     @classmethod
     def _http(cls, url: str) -> str:
-        return _address(url)
+        return _addresses(url)
 
     @field_validator("models")
     @classmethod
@@ -37,7 +37,7 @@ class OrchestratorSettings(ServiceSettings, PostgresSettings, RedisSettings):
             if not name:
                 raise ValueError("must be names, or NAME=URL, with commas")
             if url is not None:
-                _address(url)
+                _addresses(url)
         return models
 
     @field_validator("model_keys")
@@ -57,11 +57,11 @@ class OrchestratorSettings(ServiceSettings, PostgresSettings, RedisSettings):
 
     @property
     def endpoints(self) -> dict[str, tuple[str, str]]:
-        """The models that may be asked for: the address of each, and what opens it. A key goes nowhere else."""
+        """The models that may be asked for: the addresses of each, and what opens it. A key goes nowhere else."""
         keys = dict(_pairs(self.model_keys.get_secret_value()))
         usual = (self.model_url, self.model_api_key.get_secret_value())
         others = {
-            name: usual if url is None else (_address(url), keys.get(name) or "") for name, url in _pairs(self.models)
+            name: usual if url is None else (_addresses(url), keys.get(name) or "") for name, url in _pairs(self.models)
         }
         return {self.model_name: usual, **others}
 
@@ -72,7 +72,7 @@ def _pairs(said: str) -> list[tuple[str, str | None]]:
     return [(name.strip(), value.strip() if equals else None) for name, equals, value in parts]
 
 
-def _address(url: str) -> str:
-    if not url.startswith(("http://", "https://")):
+def _addresses(urls: str) -> str:
+    if not urls.strip() or any(not url.startswith(("http://", "https://")) for url in urls.split()):
         raise ValueError("must begin with http:// or https://")
-    return url.rstrip("/")
+    return " ".join(url.rstrip("/") for url in urls.split())

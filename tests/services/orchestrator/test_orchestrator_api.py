@@ -10,6 +10,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -94,18 +95,18 @@ async def test_tasks_are_listed_newest_first_and_only_to_their_owner(
 
 
 @pytest.mark.parametrize(
-    ("model", "sentence"),
+    ("model", "status", "sentence"),
     [
-        ("broken", "refused with 500: the model is not well."),
-        ("cut", "broke off in the middle of its answer."),
-        ("garbage", "does not speak the chat API."),
-        ("empty", "The model answered with nothing."),
-        ("no-such-model", "refused with 404: The model `no-such-model` does not exist."),
+        ("broken", 502, "refused with 500: the model is not well."),
+        ("cut", 502, "broke off in the middle of its answer."),
+        ("garbage", 502, "does not speak the chat API."),
+        ("empty", 502, "The model answered with nothing."),
+        ("no-such-model", 404, "refused with 404: The model `no-such-model` does not exist."),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_model_that_fails(
-    http: httpx.AsyncClient, memory: Any, user: dict[str, str], model: str, sentence: str, stream: bool
+    http: httpx.AsyncClient, memory: Any, user: dict[str, str], model: str, status: int, sentence: str, stream: bool
 ) -> None:
     answer = await ask(http, user, model=model, stream=stream)
     if answer.status_code == 200:  # the answer had begun
@@ -114,8 +115,8 @@ async def test_a_model_that_fails(
         assert name == "error"
     else:
         told = answer.json()
-        assert answer.status_code == 502
-    assert told["status"] == 502
+        assert answer.status_code == status
+    assert told["status"] == status
     assert told["detail"].endswith(sentence)
     task = (await http.get(f"/tasks/{told['task_id']}", headers=user)).json()
     assert (task["state"], task["error"]) == ("failed", told["detail"])
@@ -144,6 +145,40 @@ async def test_no_model(
     assert answer.status_code == 502
     assert address.removeprefix("http://") not in answer.text  # it is the operator's
     assert answer.json()["detail"].startswith("No model answers;")
+
+
+async def test_addresses_of_a_model_take_turns_and_one_that_is_away_costs_nobody_the_answer(
+    app: Callable[..., Any], database: dict[str, Any], started: Start, user: dict[str, str], model_url: str
+) -> None:
+    """One that nobody listens at, one that is not ready, two that answer."""
+    from server import Handler, serve  # here, as the tests that need no stores must do without it
+
+    asked = {"model": "echo", "messages": [{"role": "user", "content": "what now?"}]}
+
+    class Unready(Handler):
+        def do_POST(self) -> None:  # noqa: N802
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self._error(503, "loading")
+
+    unready, second = (serve("127.0.0.1", 0) for _ in range(2))
+    unready.RequestHandlerClass = Unready
+    by_second: list[str] = []
+    second.RequestHandlerClass = type("Second", (Handler,), {"log_message": lambda *_: by_second.append("")})
+    with socket.socket() as unused, ExitStack() as stack:
+        unused.bind(("127.0.0.1", 0))  # and not listening
+        for server in (unready, second):
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+            stack.callback(server.server_close)
+            stack.callback(server.shutdown)
+        ports = [unused.getsockname()[1], *(server.server_address[1] for server in (unready, second))]
+        urls = " ".join(f"http://127.0.0.1:{port}/v1/" for port in ports)
+        http = await started(app(database, model_url=f"{urls} {model_url}", models="broken", tasks_per_user=99))
+        for _ in range(8):
+            assert (await ask(http, user)).status_code == 201
+            assert (await http.post("/v1/chat/completions", json=asked, headers=user)).status_code == 200
+        assert len(by_second) in (7, 8, 9)
+        answer = await ask(http, user, model="broken")
+        assert (answer.status_code, "127.0.0.1" in answer.text) == (502, False)
 
 
 @pytest.mark.parametrize("model", ["silent", "slow"])

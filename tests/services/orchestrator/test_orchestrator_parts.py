@@ -86,7 +86,7 @@ def test_an_end_is_an_end(state: str) -> None:
 
 
 def test_the_address_of_the_model_is_told_without_its_password() -> None:
-    assert "hunter2" not in Model("http://me:hunter2@model:8000/v1", "", 1)._place
+    assert "hunter2" not in Model("http://me:hunter2@model:8000/v1", "", 1)._places
 
 
 def test_the_key_of_the_model_is_not_shown() -> None:
@@ -97,12 +97,13 @@ def test_the_key_of_the_model_is_not_shown() -> None:
 def test_a_name_leads_to_an_endpoint_and_a_key_nowhere_else() -> None:
     settings = OrchestratorSettings(
         postgres_password="p", redis_password="r", model_name="usual", model_url="http://a/v1/",
-        model_api_key="key-of-a", models="small, big=https://b/v1/ ,free=http://c/v1", model_keys="big=key-of-b",
+        model_api_key="key-of-a", models="small, big=https://b/v1/  http://b2/v1/ ,free=http://c/v1",
+        model_keys="big=key-of-b",
     )  # fmt: skip
     assert settings.endpoints == {
         "usual": ("http://a/v1", "key-of-a"),
         "small": ("http://a/v1", "key-of-a"),
-        "big": ("https://b/v1", "key-of-b"),
+        "big": ("https://b/v1 http://b2/v1", "key-of-b"),
         "free": ("http://c/v1", ""),
     }
     assert "key-of" not in repr(settings)
