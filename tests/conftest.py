@@ -383,7 +383,7 @@ def own_engine(_empty_engine: Mapping[str, str]) -> Iterator[None]:
     vars(containers._local).clear()
 
 
-@pytest.fixture(scope="session", params=["classic", "containerd"])
+@pytest.fixture(scope="session", params=[pytest.param("classic", marks=pytest.mark.all), "containerd"])
 def newer(engine: None, request: pytest.FixtureRequest) -> Iterator[TemporaryEngine]:
     """The engine of Debian's testing suite with its own client, buildx and Compose, with either store."""
     with contextlib.ExitStack() as stack:

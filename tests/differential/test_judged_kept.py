@@ -9,7 +9,7 @@ import pytest
 from benchmarks.temporary_engine import TemporaryEngine
 from tests.judged import environ_of, judge
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.all]
 
 KEPT = ["ci/test_asking.py", "core/building/test_rebuild.py", "share/test_sent_again.py"]
 

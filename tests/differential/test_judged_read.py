@@ -10,7 +10,7 @@ import pytest
 from benchmarks.temporary_engine import TemporaryEngine
 from tests.judged import environ_of, judge
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.all]
 
 READ = [f"differential/test_differential{kind}.py" for kind in ("", "_doubt", "_plan")]
 
