@@ -79,7 +79,7 @@ def test_projects_at_random(court: Court, rounds: Rounds, part: int) -> None:
         rounds.took.append(time.monotonic() - began)
         told.update({f"{one.what}: {case.kind}" for one in verdicts})
         if kinds := {one.what for one in verdicts if one.is_failure}:
-            print(number, kinds, case, flush=True)  # the engine may be gone before the end
+            print(number, *verdicts, case, flush=True)  # the engine may be gone before the end
             wrong.append(_smallest(court, dice.drawn, kinds))
     rounds.lines += [f"  {count} {what}" for what, count in told.most_common()]
     assert not wrong, "\n".join(wrong)
