@@ -11,9 +11,10 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -182,10 +183,12 @@ def paging(server: Service, size: int) -> Iterator[str]:
 
 
 class Relay:
-    """Listens on a port and passes bytes to another, or keeps silent: a registry that is slow or hangs."""
+    """Listens on a port and passes bytes to another, or keeps silent: a registry that is slow or hangs. What would be
+    more than ``most`` bytes of one connection in one direction waits."""
 
     def __init__(self, target: int) -> None:
         self.silent = False
+        self.most = float("inf")
         self.accepted = 0
         self._target = target
         self._server = socket.create_server(("127.0.0.1", 0))
@@ -211,12 +214,16 @@ class Relay:
                 continue
             server = socket.create_connection(("127.0.0.1", self._target))
             for source, sink in ((client, server), (server, client)):
-                threading.Thread(target=_pump, args=(source, sink), daemon=True).start()
+                threading.Thread(target=_pump, args=(source, sink, lambda: self.most), daemon=True).start()
 
 
-def _pump(source: socket.socket, sink: socket.socket) -> None:
+def _pump(source: socket.socket, sink: socket.socket, most: Callable[[], float] = lambda: float("inf")) -> None:
+    passed = 0
     with contextlib.suppress(OSError):
         while data := source.recv(65536):
+            passed += len(data)
+            while passed > most():
+                time.sleep(0.05)
             sink.sendall(data)
     with contextlib.suppress(OSError):
         sink.shutdown(socket.SHUT_WR)

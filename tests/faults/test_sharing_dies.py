@@ -99,35 +99,38 @@ def test_what_machines_share_through_goes_in_the_middle_of_a_build(
 
 def test_a_run_is_killed_during_a_push_and_one_during_a_pull(project: Project, tmp_path: Path) -> None:
     """The name that an image has for it is taken away by the next run."""
-    large = f"FROM {BUSYBOX}\nRUN head -c 20000000 /dev/urandom > /large\n"  # which takes its time
+    large = f"FROM {BUSYBOX}\nRUN head -c 5000000 /dev/urandom > /large\n"
     project.write({"base/Dockerfile": large})
     engine = Engine(project.engine.address)
     with Sharing(tmp_path / "sharing") as sharing:
-        address = sharing.environ["CACHE_REGISTRY"]
+        relay = loopback.Relay(sharing.services["registry"].port)
+        environ = {**sharing.environ, "CACHE_REGISTRY": relay.address}
 
         def lent() -> list[str]:
-            return [ref for ref in engine.snapshot().by_name if ref.startswith(address)]
+            return [ref for ref in engine.snapshot().by_name if ref.startswith(relay.address)]
 
         def killed_when(now: Callable[[], object]) -> None:
-            with ended(project.begun("build_optimized:base", **sharing.environ)) as doit:
+            relay.most = 1_000_000  # so that it is still at it
+            with ended(project.begun("build_optimized:base", **environ)) as doit:
                 assert comes(lambda: now() or doit.poll() is not None, 60)
                 assert doit.poll() is None, project.output
                 os.killpg(doit.pid, signal.SIGKILL)
                 assert comes(lambda: not project.processes(), SOON)
+            relay.most = float("inf")
 
         killed_when(lent)
         assert lent(), "it was killed too late"
-        done = project.doit("build_optimized:base", **sharing.environ)
+        done = project.doit("build_optimized:base", **environ)
         assert done.returncode == 0, done.stderr
         assert lent() == []
         assert project.actions()["base"] == "fresh"
         project.assert_clean()
-        assert project.doit("cache_export", **sharing.environ).returncode == 0, "pushed after all"
+        assert project.doit("cache_export", **environ).returncode == 0, "pushed after all"
         assert lent() == []
         project.docker("image", "rm", *(ref for ref in engine.snapshot().by_name if f"{project.prefix}/base:" in ref))
         project.docker("builder", "prune", "--all", "--force")  # on this engine of its own: else no layer has to come
         killed_when(lambda: [argv for argv in project.processes().values() if argv.startswith("docker pull")])
-        again = project.doit("build_optimized:base", **sharing.environ)
+        again = project.doit("build_optimized:base", **environ)
     assert again.returncode == 0, again.stderr
     assert "pulled base" in again.stderr
     assert lent() == []
