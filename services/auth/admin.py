@@ -11,8 +11,10 @@ import argparse
 import asyncio
 import os
 import sys
+from datetime import timedelta
 from pathlib import Path
 
+from auth.app import keyring_of
 from auth.passwords import Passwords
 from auth.settings import AuthSettings
 from auth.tables import Table
@@ -30,10 +32,6 @@ AUDITED = {
 
 async def change(settings: AuthSettings, command: str, name: str) -> Account | None:
     """Do ``command`` about the user called ``name``, whose tokens end with it. None when there is no such user."""
-    from datetime import timedelta
-
-    from auth.app import keyring_of
-
     database = Database(settings, "auth-admin", Table.metadata)
     async with redis_store.connect(settings) as redis:
         await database.prepare()

@@ -23,6 +23,7 @@ from auth.tokens import EXCHANGED, Tokens
 from auth.users import USERNAME, Account, Users
 from common import audit, redis_store, service
 from common.callers import OPEN, Gate, who_sent, with_scope
+from common.logs import address
 from common.postgres import Database
 from common.problems import Problem, unauthorized
 from common.texts import Label
@@ -58,7 +59,7 @@ class NewPassword(Password):
     new_password: SecretStr = Field(min_length=10, max_length=LONGEST_PASSWORD)
 
 
-type Proven = Callable[[Request, Caller, SecretStr], Awaitable[Account]]
+type Proven = Callable[[Caller, SecretStr], Awaitable[Account]]
 
 
 class AccessToken(BaseModel):
@@ -143,9 +144,9 @@ def create_app(settings: AuthSettings) -> FastAPI:
         identify=partial(identify, tokens=tokens, api_keys=api_keys),
     )
 
-    async def proven(request: Request, known: Caller, password: SecretStr) -> Account:
+    async def proven(known: Caller, password: SecretStr) -> Account:
         name = known.token().username
-        await rate_limit.count(_address(request), name)
+        await rate_limit.count(address.get(), name)
         account = await users.authenticate(name, password.get_secret_value())
         if account is None:
             audit.record("wrong password", known)
@@ -167,21 +168,21 @@ def _add_users(
             (await who_sent(request)).claims.need("admin")
 
     @app.post("/users", status_code=HTTPStatus.CREATED, tags=["users"], dependencies=[Gate(may_register)])
-    async def register(new: NewUser, request: Request) -> Account:
-        await rate_limit.count(_address(request), new.username)
+    async def register(new: NewUser) -> Account:
+        await rate_limit.count(address.get(), new.username)
         account = await users.register(new.username, new.password.get_secret_value())
         audit.record("user registered", account)
         return account
 
     @app.post("/users/me/password", status_code=HTTPStatus.NO_CONTENT, tags=["users"])
-    async def change_password(new: NewPassword, request: Request, known: Owner) -> None:
-        await users.change_password(await proven(request, known, new.password), new.new_password.get_secret_value())
+    async def change_password(new: NewPassword, known: Owner) -> None:
+        await users.change_password(await proven(known, new.password), new.new_password.get_secret_value())
         audit.record("password changed", known)
         await tokens.end_all(known.user_id)
 
     @app.post("/users/me/deletion", status_code=HTTPStatus.NO_CONTENT, tags=["users"])
-    async def delete_me(password: Password, request: Request, known: Owner) -> None:
-        await users.delete((await proven(request, known, password.password)).username)
+    async def delete_me(password: Password, known: Owner) -> None:
+        await users.delete((await proven(known, password.password)).username)
         audit.record("user deleted", known, target=known.username)
         await tokens.end_all(known.user_id)
 
@@ -204,12 +205,11 @@ def _add_users(
 
     @app.post("/token", tags=["users"], dependencies=[OPEN])
     async def log_in(
-        request: Request,
         response: Response,
         form: Annotated[OAuth2PasswordRequestForm, Depends()],
         expires_in: Annotated[int, Form(ge=1, le=settings.access_token_seconds)] = settings.access_token_seconds,
     ) -> AccessToken:
-        await rate_limit.count(_address(request), form.username)
+        await rate_limit.count(address.get(), form.username)
         # A longer password can belong to nobody; cut, it costs no more than any other wrong one.
         account = await users.authenticate(form.username, form.password[: LONGEST_PASSWORD + 1])
         if account is None:
@@ -217,7 +217,7 @@ def _add_users(
             tried = form.username if await users.known(form.username) else "unknown"
             audit.record("login failed", None, target=tried)
             raise unauthorized("The user name or the password is wrong.", error="invalid_grant")
-        await rate_limit.succeeded(_address(request), form.username)
+        await rate_limit.succeeded(address.get(), form.username)
         audit.record("login", account)
         response.headers.update(NOT_KEPT)
         may = {*USERS_SCOPES, *(["admin"] if account.is_admin else [])}
@@ -263,9 +263,9 @@ def _add_tokens(app: FastAPI, tokens: Tokens, keyring: Keyring) -> None:
 
 def _add_api_keys(app: FastAPI, api_keys: ApiKeys, tokens: Tokens, settings: AuthSettings, proven: Proven) -> None:
     @app.post("/api-keys", status_code=HTTPStatus.CREATED, tags=["API keys"])
-    async def create_key(new: NewApiKey, known: Owner, request: Request, response: Response) -> CreatedApiKey:
+    async def create_key(new: NewApiKey, known: Owner, response: Response) -> CreatedApiKey:
         response.headers.update(NOT_KEPT)
-        await proven(request, known, new.password)
+        await proven(known, new.password)
         seconds = new.expires_in or settings.api_key_days * 86_400
         key, described = await api_keys.create(known.user_id, new.name, new.scopes, timedelta(seconds=seconds))
         audit.record("key made", known, target=described.id, scopes=" ".join(described.scopes))
@@ -286,7 +286,3 @@ def _add_api_keys(app: FastAPI, api_keys: ApiKeys, tokens: Tokens, settings: Aut
         await tokens.revoke(str(key_id), datetime.now(UTC) + EXCHANGED)
         await api_keys.revoke(known.user_id, key_id)
         audit.record("key revoked", known, target=key_id)
-
-
-def _address(request: Request) -> str:
-    return request.client.host if request.client else "unknown"

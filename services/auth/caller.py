@@ -13,13 +13,13 @@ from starlette.requests import Request
 
 from auth.api_keys import ApiKeys
 from auth.tokens import EXCHANGED, Tokens
-from common.identity import Sender, presented
+from common.identity import Identity, presented
 from common.problems import Problem, unauthorized
 from common.tokens import Claims
 
 
 @dataclass(frozen=True)
-class Caller(Sender):
+class Caller(Identity):
     """A user, and by what it is known."""
 
     method: Literal["token", "api_key"]
@@ -34,10 +34,10 @@ class Caller(Sender):
 
 async def identify(request: Request, tokens: Tokens, api_keys: ApiKeys) -> Caller:
     """Who sent ``request``. Raises 401 when no credential of it is good, 503 when that cannot be found out."""
-    _, kind, value = presented(request)
+    headers, kind, value = presented(request)
     if kind == "token":
         claims = await tokens.read(value)
-        return Caller(claims, "token", claims.expires_at)
+        return Caller(claims, headers, "token", claims.expires_at)
     owner = await api_keys.owner(value)
     if owner is None:
         raise unauthorized("The API key is unknown, expired or revoked.", error="invalid_token")
@@ -47,4 +47,4 @@ async def identify(request: Request, tokens: Tokens, api_keys: ApiKeys) -> Calle
         owner.user_id, owner.username, str(owner.id), now, min(until, owner.expires_at or until),
         frozenset(owner.scopes.split()),
     )  # fmt: skip
-    return Caller(claims, "api_key", owner.expires_at)
+    return Caller(claims, headers, "api_key", owner.expires_at)

@@ -6,13 +6,13 @@ from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator
 
-from common.settings import PostgresSettings, RedisSettings, ServiceSettings
+from common.settings import PostgresSettings, RedisSettings
 
 SHORTEST_SECRET = 32
 EXAMPLES = ("change-me", "changeme", "change_me", "example", "secret-here", "password")
 
 
-class AuthSettings(ServiceSettings, PostgresSettings, RedisSettings):
+class AuthSettings(PostgresSettings, RedisSettings):
     """What ``auth`` is told."""
 
     auth_secret: SecretStr

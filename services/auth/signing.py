@@ -28,11 +28,6 @@ class Key:
     kid: str
 
     @property
-    def public(self) -> ec.EllipticCurvePublicKey:
-        """What checks the signatures."""
-        return self.private.public_key()
-
-    @property
     def jwk(self) -> dict[str, Any]:
         """The public half, as ``/jwks`` shows it."""
         return {**_members(self.private), "use": "sig", "alg": ALGORITHM, "kid": self.kid}

@@ -58,7 +58,7 @@ class Tokens:
         key = await self._keyring.find(tokens.kid_of(token))
         if key is None:
             raise unauthorized("The access token was not signed here.", error="invalid_token")
-        claims = tokens.read(token, key.public, "auth")
+        claims = tokens.read(token, key.private.public_key(), "auth")
         await tokens.still_counts(self._redis, claims)
         return claims
 

@@ -52,8 +52,8 @@ class Users:
         password_hash = await self._passwords.hash(password, username)
         new = insert(User).values(id=uuid.uuid4(), username=username.lower(), password_hash=password_hash)
         try:
-            async with self._database.connect() as connection:
-                return Account(*(await connection.execute(new.returning(*_ACCOUNT))).one())
+            [row] = await self._database.rows(new.returning(*_ACCOUNT))
+            return Account(*row)
         except IntegrityError:
             raise Problem(HTTPStatus.CONFLICT, "There is a user of this name already.") from None
 

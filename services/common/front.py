@@ -37,14 +37,11 @@ class Guarded(HttpToolsProtocol):
         super().connection_made(transport)
         self.waiting_since = time.monotonic()
         if len(self.connections) > CONNECTIONS:
-            longest = self._longest_waiting()
+            waiting = [one for one in self.connections if isinstance(one, Guarded) and one.waiting_since is not None]
+            longest = min(waiting, key=lambda one: one.waiting_since or 0)  # never empty: self is new, and waits
             self.connections.discard(longest)  # else it would be found again, before it has gone
             longest.transport.abort()
         self._watch()
-
-    def _longest_waiting(self) -> Guarded:
-        waiting = [one for one in self.connections if isinstance(one, Guarded) and one.waiting_since is not None]
-        return min(waiting, key=lambda one: one.waiting_since or 0)  # never empty: self is new, and waits
 
     def _watch(self) -> None:
         """Look at the connection now and then, until it is gone."""

@@ -36,10 +36,12 @@ KNOWN, KNOWN_SECONDS = 4096, 60  # credentials, by their digests; when there are
 
 
 @dataclass(frozen=True)
-class Sender:
-    """Who sent a request. ``claims`` are those of its token, or of one that its credential can be exchanged for."""
+class Identity:
+    """Who sent a request. ``claims`` are those of its token, or of one that its credential can be exchanged for;
+    ``headers`` carried that."""
 
     claims: Claims
+    headers: dict[str, str] = field(repr=False)
 
     @property
     def user_id(self) -> uuid.UUID:
@@ -50,13 +52,6 @@ class Sender:
     def username(self) -> str:
         """What it is called."""
         return self.claims.username
-
-
-@dataclass(frozen=True)
-class Identity(Sender):
-    """A user, and the headers that carried the credential."""
-
-    headers: dict[str, str] = field(repr=False)
 
 
 def presented(request: Request) -> tuple[dict[str, str], str, str]:

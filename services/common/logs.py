@@ -29,31 +29,20 @@ FORMAT = JsonFormatter(
 )
 
 
-class _Context(logging.Filter):
-    """Adds to each record what is true of all of them."""
+def configure(service: str, level: str, stream: TextIO | None = None) -> None:
+    """Send every logger's records of at least ``level``, uvicorn's too, to standard output (``stream``) as JSON."""
 
-    def __init__(self, service: str) -> None:
-        super().__init__()
-        self.service = service
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.service = self.service
+    def add_context(record: logging.LogRecord) -> bool:
+        record.service = service
         if current := request_id.get():
             record.request_id = current
         if trace := trace_id():
             record.trace_id = trace
         return True
 
-
-def configure(service: str, level: str, stream: TextIO | None = None) -> None:
-    """Send every logger's records of at least ``level``, uvicorn's too, to standard output (``stream``) as JSON."""
     handler = logging.StreamHandler(stream or sys.stdout)
     handler.setFormatter(FORMAT)
-    handler.addFilter(_Context(service))
+    handler.addFilter(add_context)
     logging.basicConfig(handlers=[handler], level=level, force=True)
-    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
-        logger = logging.getLogger(name)
-        logger.handlers.clear()
-        logger.propagate = name != "uvicorn.access"  # each request has a line of ours
     # It says every request that the client makes; the service called says it already.
     logging.getLogger("httpx").setLevel(logging.WARNING)

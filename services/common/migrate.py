@@ -28,7 +28,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from common.postgres import new_engine
-from common.settings import PostgresSettings, ServiceSettings, load
+from common.settings import PostgresSettings, load
 
 SCHEMAS = ("auth", "memory", "orchestrator")
 NEWER = "newer than these services"
@@ -36,17 +36,12 @@ READS = {"memory": "auth.deleted_users", "orchestrator": "auth.deleted_users"}
 """What a service reads of another's: whose data is to be deleted."""
 
 
-class MigrationSettings(ServiceSettings, PostgresSettings):
+class MigrationSettings(PostgresSettings):
     """What a migration is told."""
 
     auth_store_password: SecretStr = SecretStr("")
     memory_store_password: SecretStr = SecretStr("")
     orchestrator_store_password: SecretStr = SecretStr("")
-
-
-def role(service: str) -> str:
-    """The role of ``service``."""
-    return f"swarm_{service}"
 
 
 def _config() -> Config:
@@ -92,7 +87,7 @@ def roles(connection: Connection, passwords: Mapping[str, str]) -> None:
     database = connection.execute(text("SELECT quote_ident(current_database())")).scalar_one()
     connection.exec_driver_sql(f"REVOKE ALL ON DATABASE {database} FROM PUBLIC")
     for service, password in passwords.items():
-        name = role(service)
+        name = f"swarm_{service}"
         if not connection.execute(text("SELECT 1 FROM pg_roles WHERE rolname = :name"), {"name": name}).all():
             connection.exec_driver_sql(f"CREATE ROLE {name}")
         for statement in (

@@ -6,7 +6,6 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 
 PROBLEM = {
     "title": "Problem",
@@ -25,33 +24,21 @@ PROBLEM = {
         },
     },
 }
-ALWAYS = (400, 401, 403, 409, 422, 429, 503, 504)
+_REFERENCE = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {"description": HTTPStatus(status).phrase, "content": _REFERENCE}
+    for status in (400, 401, 403, 404, 409, 413, 422, 429, 503, 504)
+}
+"""What any endpoint may answer."""
 
 
 def install(app: FastAPI) -> None:
-    """Make ``app`` describe itself so."""
+    """Let ``app``, which has these ``RESPONSES``, say what a problem is."""
+    described = app.openapi
 
-    def described() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            app.openapi_schema = _with_problems(get_openapi(title=app.title, version=app.version, routes=app.routes))
-        return app.openapi_schema
+    def with_problem() -> dict[str, Any]:
+        schema = described()
+        schema.setdefault("components", {}).setdefault("schemas", {})["Problem"] = PROBLEM
+        return schema
 
-    app.openapi = described  # type: ignore[method-assign]
-
-
-def _with_problems(schema: dict[str, Any]) -> dict[str, Any]:
-    schemas = schema.setdefault("components", {}).setdefault("schemas", {})
-    for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own, which are never sent
-        schemas.pop(name, None)
-    schemas["Problem"] = PROBLEM
-    reference = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    for path, operations in schema["paths"].items():
-        for operation in operations.values():
-            statuses = [*ALWAYS]
-            statuses += (413,) if "requestBody" in operation else ()
-            statuses += (404,) if "{" in path else ()
-            for status in statuses:
-                said = {"description": HTTPStatus(status).phrase, "content": reference}
-                if str(status) not in operation["responses"] or status == HTTPStatus.UNPROCESSABLE_ENTITY:
-                    operation["responses"][str(status)] = said
-    return schema
+    app.openapi = with_problem  # type: ignore[method-assign]

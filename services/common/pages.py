@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import Depends
+from fastapi import Depends, Query
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 from sqlalchemy import Select, tuple_
 
@@ -24,6 +24,7 @@ def _read(after: str | None = None) -> Place | None:
 
 
 After = Annotated[Place | None, Depends(_read)]
+Limit = Annotated[int, Query(ge=1, le=100)]
 
 
 def paged(rows: Select[Any], table: Any, after: Place | None, count: int) -> Select[Any]:

@@ -19,6 +19,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.supervisors import Multiprocess
 
+from common import logs
 from common.front import Guarded
 from common.settings import ServiceSettings, load
 
@@ -47,6 +48,7 @@ class Port:
 def main(service: str, port: int, host: str = "0.0.0.0") -> None:  # noqa: S104 - a container has this one only
     """Serve until a signal says stop; what is being answered then has as long as a request may take to end."""
     settings = settings_of(service)  # here too: workers that refuse to start would be started again for ever
+    logs.configure(service, settings.log_level)  # and here: it says when a worker has died
     workers = int(os.environ.get("WORKERS") or 1)
     if workers > 1:
         # Before a worker imports what reads it.
@@ -54,7 +56,7 @@ def main(service: str, port: int, host: str = "0.0.0.0") -> None:  # noqa: S104 
     config = uvicorn.Config(
         partial(application, service), factory=True, host=host, port=port, http=Guarded, ws="none", access_log=False,
         workers=workers, timeout_worker_healthcheck=30, timeout_graceful_shutdown=ceil(settings.longest_seconds),
-        server_header=False, proxy_headers=False,
+        server_header=False, proxy_headers=False, log_config=None,
     )  # fmt: skip
     if workers > 1:
         Multiprocess(config, [Port(host, port)]).run()  # type: ignore[list-item]

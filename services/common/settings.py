@@ -16,14 +16,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from common.proxies import parted
 
 
-class Environment(BaseSettings):
-    """How all settings are read."""
+class ServiceSettings(BaseSettings):
+    """What every service is told."""
 
     model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
-
-
-class ServiceSettings(Environment):
-    """What every service is told."""
 
     max_body_bytes: int = Field(default=1_048_576, ge=1024)
     request_seconds: float = Field(default=10, gt=0)
@@ -43,7 +39,7 @@ class ServiceSettings(Environment):
         return proxies
 
 
-class PostgresSettings(Environment):
+class PostgresSettings(ServiceSettings):
     """Where PostgreSQL is."""
 
     postgres_host: str = "postgres"
@@ -53,7 +49,7 @@ class PostgresSettings(Environment):
     postgres_db: str = "swarm"
 
 
-class RedisSettings(Environment):
+class RedisSettings(ServiceSettings):
     """Where Redis is."""
 
     redis_host: str = "redis"

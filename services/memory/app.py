@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from common import audit, calls, janitor, redis_store, service
 from common.callers import with_scope
 from common.identity import Identities, Identity
-from common.pages import After, following
+from common.pages import After, Limit, following
 from common.postgres import Database
 from common.problems import Problem
 from common.texts import Label, Name, Text
@@ -80,7 +80,8 @@ class Deleted(BaseModel):
     deleted: int
 
 
-Filter = Annotated[list[str], Query(alias="metadata", max_length=20, description="NAME:VALUE, all of which must be so")]
+All = Query(alias="metadata", default_factory=list, max_length=20, description="NAME:VALUE, all of which must be so")
+Filter = Annotated[list[str], All]
 Reader = Annotated[Identity, with_scope("memory:read")]
 Writer = Annotated[Identity, with_scope("memory:write")]
 SessionName = Annotated[Name, Path()]
@@ -151,15 +152,12 @@ def _add_memories(app: FastAPI, memories: Memories, embed: Embed) -> None:
         return kept
 
     @app.get("/memories", tags=["semantic memory"])
-    async def page(
-        user: Reader, after: After, metadata: Filter = [],  # noqa: B006 - never changed
-        limit: Annotated[int, Query(ge=1, le=100)] = 50,
-    ) -> Page:  # fmt: skip
+    async def page(user: Reader, after: After, metadata: Filter, limit: Limit = 50) -> Page:
         kept = await memories.page(user.user_id, _filter(metadata), after, limit)
         return Page(memories=list(kept), next=following(kept, limit))
 
     @app.delete("/memories", tags=["semantic memory"])
-    async def delete_all(user: Writer, metadata: Filter = []) -> Deleted:  # noqa: B006 - never changed
+    async def delete_all(user: Writer, metadata: Filter) -> Deleted:
         """All, or all that have this metadata."""
         deleted = await memories.delete(user.user_id, _filter(metadata))
         audit.record("memories deleted", user, deleted=deleted)

@@ -45,7 +45,5 @@ def least_score(question: Vector) -> float:
     return unrelated + NEAR_ENOUGH * (1 - unrelated)
 
 
-@functools.cache
-def load() -> Embedding:
-    """The model. It never changes, so a process has it once."""
-    return Embedding()
+load = functools.cache(Embedding)
+"""The model. It never changes, so a process has it once."""

@@ -76,10 +76,8 @@ class Memories:
         )
         new = insert(Memory).values(id=uuid.uuid4(), user_id=user_id, text=text, metadata_=metadata, embedding=vector)
         same = select(*_COLUMNS).where(Memory.user_id == user_id, func.md5(Memory.text) == func.md5(text))
-        async with self._database.connect() as connection:
-            row = (await connection.execute(same.limit(1))).one_or_none()
-            if row and row.metadata == metadata:
-                return KeptMemory(*row), False
+        if (row := await self._database.row(same.limit(1))) and row.metadata == metadata:
+            return KeptMemory(*row), False
         async with self._database.begin() as connection:
             # This locks the row, so of several who add at once each sees what the one before has added.
             if (await connection.execute(more)).one_or_none() is None:

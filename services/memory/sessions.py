@@ -95,13 +95,9 @@ class Sessions:
 
     async def clear(self, user_id: uuid.UUID, session: str) -> bool:
         """Forget the session. False when there is none."""
-        statement = (
-            delete(Session)
-            .where(Session.user_id == user_id, Session.name == session)
-            .returning(Session.expires_at > func.now())
-        )
-        async with self._database.connect() as connection:
-            return (await connection.execute(statement)).scalar_one_or_none() is True
+        this = delete(Session).where(Session.user_id == user_id, Session.name == session)
+        row = await self._database.row(this.returning(Session.expires_at > func.now()))
+        return row is not None and bool(row[0])
 
     async def forget_old(self) -> None:
         """Forget the sessions whose time or user is gone."""

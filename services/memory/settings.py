@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
-from common.settings import PostgresSettings, RedisSettings, ServiceSettings
+from common.settings import PostgresSettings, RedisSettings
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Quota:
     bytes: int
 
 
-class MemorySettings(ServiceSettings, PostgresSettings, RedisSettings):
+class MemorySettings(PostgresSettings, RedisSettings):
     """What ``memory`` is told."""
 
     auth_url: str = "http://auth:8005"

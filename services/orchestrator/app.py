@@ -4,17 +4,18 @@ import json
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, format_sse_event
 from pydantic import BaseModel, StringConstraints
 
 from common import audit, calls, janitor, redis_store, service
 from common.identity import Identities, Identity
-from common.pages import After, following
+from common.pages import After, Limit, following
 from common.postgres import Database
 from common.problems import Problem
 from common.texts import Name, Text
@@ -23,7 +24,7 @@ from orchestrator.memory import Memory
 from orchestrator.model import Models
 from orchestrator.openai_api import Caller
 from orchestrator.places import Owner, Places
-from orchestrator.recall import Recalls
+from orchestrator.recall import recall
 from orchestrator.runs import Aides, Result, Run, Runs
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.spending import Spending
@@ -74,8 +75,8 @@ def create_app(settings: OrchestratorSettings) -> FastAPI:
         identify=identities.identify,
     )  # fmt: skip
     _add_tasks(app, tasks, runs, identities, settings)
-    recalls = Recalls(Memory(memory), identities, settings.context_tokens)
-    openai_api.install(app, runs, models, recalls, settings)
+    recalled = partial(recall, Memory(memory), identities, settings.context_tokens)
+    openai_api.install(app, runs, models, recalled, settings)
     return app
 
 
@@ -106,7 +107,7 @@ def _add_tasks(app: FastAPI, tasks: Tasks, runs: Runs, identities: Identities, s
         return JSONResponse(task.model_dump(mode="json"), HTTPStatus.CREATED, place)
 
     @app.get("/tasks", tags=["tasks"])
-    async def page(user: Caller, after: After, limit: Annotated[int, Query(ge=1, le=100)] = 20) -> TaskList:
+    async def page(user: Caller, after: After, limit: Limit = 20) -> TaskList:
         found = await tasks.page(user.user_id, after, limit)
         return TaskList(tasks=list(found), next=following(found, limit))
 

@@ -51,8 +51,3 @@ def text_of(message: Mapping[str, Any]) -> str:
     content = message.get("content")
     parts = [part.get("text") for part in content if isinstance(part, dict)] if isinstance(content, list) else [content]
     return " ".join(part for part in parts if isinstance(part, str))
-
-
-def remembrance(prompt: str, answer: str, longest: int) -> str:
-    """What to remember of a task, in at most ``longest`` characters."""
-    return f"Asked: {prompt}\nAnswered: {answer}"[:longest]

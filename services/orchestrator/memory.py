@@ -13,7 +13,7 @@ import httpx
 
 from common.calls import call
 from common.problems import Problem, Unavailable, unauthorized
-from orchestrator.conversation import Message, remembrance
+from orchestrator.conversation import Message
 from orchestrator.places import Owner
 from orchestrator.tasks import Context
 
@@ -41,16 +41,12 @@ class Memory:
         of what was asked and answered before, which else would bury it: a question is nearest to itself."""
         if not user.token:
             return []
-        kept = await self._nearest(user, prompt, TOP_K, without=ANSWERED)
-        return [*kept, *await self._nearest(user, prompt, TOP_ANSWERED, ANSWERED)]
-
-    async def _nearest(
-        self, user: Owner, prompt: str, top_k: int, metadata: Labels | None = None, without: Labels | None = None
-    ) -> list[Context]:
-        wanted = {"query": prompt, "top_k": top_k, "relevant": True}
-        wanted |= {"metadata": metadata or {}, "without": without or {}}
-        answer = await self._call(user, "POST", "/search", wanted, repeatable=True)
-        return [Context(memory_id=one["id"], text=one["text"], score=one["score"]) for one in answer["results"]]
+        found: list[Context] = []
+        for top_k, which in ((TOP_K, "without"), (TOP_ANSWERED, "metadata")):
+            wanted = {"query": prompt, "top_k": top_k, "relevant": True, which: ANSWERED}
+            answer = await self._call(user, "POST", "/search", wanted, repeatable=True)
+            found += [Context(memory_id=one["id"], text=one["text"], score=one["score"]) for one in answer["results"]]
+        return found
 
     async def said(self, user: Owner, session: str) -> list[Message]:
         """The last messages of the user's ``session``, oldest first."""
@@ -78,7 +74,7 @@ class Memory:
                 ]
                 await self._call(user, "POST", f"/sessions/{session}/messages", {"messages": said})
             if about is not None:
-                text = remembrance(asked, answer, LONGEST_TEXT)
+                text = f"Asked: {asked}\nAnswered: {answer}"[:LONGEST_TEXT]
                 await self._call(user, "POST", "/memories", {"text": text, "metadata": {**ANSWERED, **about}})
         except Problem as problem:
             log.warning("an answer was not remembered: %s", problem.detail)

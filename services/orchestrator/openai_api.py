@@ -6,7 +6,7 @@ of MODELS, and no answer may be longer than MAX_TOKENS. Nothing is remembered bu
 """
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from http import HTTPStatus
@@ -22,7 +22,7 @@ from common.callers import with_scope
 from common.identity import Identity
 from common.problems import Problem
 from orchestrator.model import ASKS_FOR_USAGE, Model, Models
-from orchestrator.recall import Headers, Metadata, Recall, Recalls
+from orchestrator.recall import Headers, Metadata, Recall
 from orchestrator.runs import Result, Run, Runs
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.spending import Count, content_of, estimated
@@ -113,7 +113,10 @@ class Embeddings(Asked):
 PATHS = {"chat/completions": Chat, "completions": Completions, "responses": Responses, "embeddings": Embeddings}
 
 
-def install(app: FastAPI, runs: Runs, models: Models, recalls: Recalls, settings: OrchestratorSettings) -> None:
+type Recalled = Callable[[Identity, Headers, Metadata], Awaitable[Recall]]
+
+
+def install(app: FastAPI, runs: Runs, models: Models, recalled: Recalled, settings: OrchestratorSettings) -> None:
     """Make ``app`` answer below ``/v1``."""
 
     def shown(name: str) -> dict[str, Any]:
@@ -169,7 +172,7 @@ def install(app: FastAPI, runs: Runs, models: Models, recalls: Recalls, settings
             if isinstance(asked, Responses):
                 body["store"] = False
             headers = headers if isinstance(asked, Chat) else Headers()
-            recall = await recalls.of(user, headers, metadata)
+            recall = await recalled(user, headers, metadata)
             name = shown(body["model"])["id"]
             task = new_task(f"{path} of OpenAI's interface", name, None, settings.longest_seconds)
             async with AsyncExitStack() as stack:

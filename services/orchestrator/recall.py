@@ -72,24 +72,19 @@ class Recall:
         return await self.memory.remember(self.owner, asked, answer, session=self.session, about=about)
 
 
-@dataclass(frozen=True)
-class Recalls:
-    """Gives each chat what it may know and keep; what is known, with the question, may have so many ``tokens``."""
-
-    memory: Memory
-    identities: Identities
-    tokens: int
-
-    async def of(self, user: Identity, headers: Headers, metadata: Metadata) -> Recall:
-        """Of a chat of ``user``. Raises 403 when that asks for more than its credential is good for."""
-        session = headers.x_swarm_session or metadata.swarm_session
-        memories = (headers.x_swarm_memory or metadata.swarm_memory) == "on"
-        token = ""
-        if session or memories:
-            user.claims.need("memory:read")
-            user.claims.need("memory:write")
-            token = await self.identities.exchange(user.headers, "memory")
-        return Recall(self.memory, Owner(user.user_id, user.username, token), session, memories, self.tokens)
+async def recall(
+    memory: Memory, identities: Identities, tokens: int, user: Identity, headers: Headers, metadata: Metadata
+) -> Recall:
+    """What a chat of ``user`` may know, with the question in so many ``tokens``, and keep. Raises 403 when it asks for
+    more than its credential is good for."""
+    session = headers.x_swarm_session or metadata.swarm_session
+    memories = (headers.x_swarm_memory or metadata.swarm_memory) == "on"
+    token = ""
+    if session or memories:
+        user.claims.need("memory:read")
+        user.claims.need("memory:write")
+        token = await identities.exchange(user.headers, "memory")
+    return Recall(memory, Owner(user.user_id, user.username, token), session, memories, tokens)
 
 
 def _asked(messages: Messages) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
-from common.settings import PostgresSettings, RedisSettings, ServiceSettings
+from common.settings import PostgresSettings, RedisSettings
 
 
-class OrchestratorSettings(ServiceSettings, PostgresSettings, RedisSettings):
+class OrchestratorSettings(PostgresSettings, RedisSettings):
     """What ``orchestrator`` is told."""
 
     auth_url: str = "http://auth:8005"

@@ -106,8 +106,8 @@ class Tasks:
         if task.state not in UNFINISHED:
             values |= {"token": None, "worker": None}
         ours = (KeptTask.id == task.id, KeptTask.worker == worker, KeptTask.state.in_(UNFINISHED))
-        async with self._database.connect() as connection:
-            return (await connection.execute(update(KeptTask).where(*ours).values(**values))).rowcount == 1
+        saved = update(KeptTask).where(*ours).values(**values).returning(KeptTask.id)
+        return await self._database.row(saved) is not None
 
     async def get(self, user_id: uuid.UUID, task_id: uuid.UUID) -> Task | None:
         """The task, if ``user_id`` has it."""
@@ -124,11 +124,9 @@ class Tasks:
         """Stop a task that has not ended, forget one that has. False when ``user_id`` has no such task."""
         this = (KeptTask.id == task_id, KeptTask.user_id == user_id)
         values = {"state": "cancelled", "error": "You cancelled it.", "token": None, "updated_at": func.now()}
-        async with self._database.connect() as connection:
-            stop = update(KeptTask).where(*this, KeptTask.worker.is_not(None)).values(**values)
-            if (await connection.execute(stop)).rowcount:
-                return True
-            return bool((await connection.execute(delete(KeptTask).where(*this))).rowcount)
+        stop = update(KeptTask).where(*this, KeptTask.worker.is_not(None)).values(**values).returning(KeptTask.id)
+        forget = delete(KeptTask).where(*this).returning(KeptTask.id)
+        return bool(await self._database.row(stop) or await self._database.row(forget))
 
     async def remove(self, task_id: uuid.UUID) -> None:
         """Forget a task, whoever's it is."""

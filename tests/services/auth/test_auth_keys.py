@@ -115,7 +115,7 @@ def test_what_is_no_credential(headers: dict[str, str], status: int) -> None:
 
 
 def test_an_api_key_has_no_token() -> None:
-    caller = Caller(Claims(uuid.uuid4(), "a", "b", 0.0, NOW, frozenset()), "api_key", NOW)
+    caller = Caller(Claims(uuid.uuid4(), "a", "b", 0.0, NOW, frozenset()), {}, "api_key", NOW)
     with pytest.raises(Problem) as refused:
         caller.token()
     assert refused.value.status_code == 403

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -89,6 +90,8 @@ def test_connections_are_divided_between_processes(database: dict[str, Any]) -> 
     assert process.stdout is not None
     connections: list[socket.socket] = []
     try:
+        # What looks after them says what it does as they do.
+        assert json.loads(next(process.stdout))["message"].startswith("Started parent process")
         started = (line for line in process.stdout if "Application startup complete" in line)
         assert [next(started), next(started)]
         connections += (socket.create_connection(("127.0.0.1", port)) for _ in range(64))

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from common import service, tracing
 from common.callers import with_scope
-from common.identity import Sender, presented
+from common.identity import Identity, presented
 from common.problems import Unavailable
 from common.settings import ServiceSettings
 from common.texts import Text
@@ -204,17 +204,17 @@ async def test_who_asks_is_looked_up_once(told: dict[str, str], status: int) -> 
     """By the trace that a request says it is of, by the route, and by what the endpoint asks for."""
     looked_up = []
 
-    async def identify(request: Request) -> Sender:
+    async def identify(request: Request) -> Identity:
         looked_up.append(request.url.path)
         presented(request)
-        return Sender(Claims(uuid.uuid4(), "a", "b", 0, datetime.now(UTC), frozenset({"tasks"})))
+        return Identity(Claims(uuid.uuid4(), "a", "b", 0, datetime.now(UTC), frozenset({"tasks"})), {})
 
     asked = service.create("thing", ServiceSettings(), resources=[], checks={}, identify=identify)
     stack = asked.build_middleware_stack
     asked.build_middleware_stack = lambda: tracing.Known(stack(), nullcontext)  # type: ignore[method-assign]
 
     @asked.post("/name")
-    async def name(who: Annotated[Sender, with_scope("tasks")]) -> str:
+    async def name(who: Annotated[Identity, with_scope("tasks")]) -> str:
         return who.username
 
     async with httpx.AsyncClient(transport=httpx.ASGITransport(asked), base_url="http://thing") as http:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from common.settings import PostgresSettings, RedisSettings, ServiceSettings, load
+from common.settings import PostgresSettings, RedisSettings, load
 
 
-class Both(ServiceSettings, PostgresSettings, RedisSettings):
+class Both(PostgresSettings, RedisSettings):
     pass
 
 

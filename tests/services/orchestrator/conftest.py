@@ -35,7 +35,7 @@ class Memory(Neighbour):
             self.texts[user].append({"id": str(uuid.uuid4()), "score": 0.9, **body})
             return 201, self.texts[user][-1]
         if path == "/search":
-            wanted, unwanted = body["metadata"].items(), body["without"].items()
+            wanted, unwanted = body.get("metadata", {}).items(), body.get("without", {}).items()
             found = [one for one in self.texts[user][::-1] if wanted <= one.get("metadata", {}).items()]
             found = [one for one in found if not unwanted & one.get("metadata", {}).items()]
             return 200, {"results": found[: body["top_k"]]}

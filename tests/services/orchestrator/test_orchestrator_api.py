@@ -56,6 +56,14 @@ async def test_the_prompt_carries_what_is_remembered_and_the_answer_is_remembere
     assert (await http.get(answer.headers["Location"], headers=user)).json() == task
 
 
+async def test_what_is_remembered_fits(http: httpx.AsyncClient, user: dict[str, str], memory: Any) -> None:
+    prompt = "word " * 3199 + "end"
+    task = (await ask(http, user, prompt)).json()
+    [kept] = memory.texts[id_of(user)]
+    assert kept["text"] == f"Asked: {prompt}\nAnswered: {task['answer']}"[:16_000]
+    assert len(kept["text"]) == 16_000
+
+
 async def test_a_session_goes_on(http: httpx.AsyncClient, memory: Any, user: dict[str, str]) -> None:
     first = (await ask(http, user, "one", session="s-1")).json()
     assert "Before that 0 messages were said." in first["answer"]

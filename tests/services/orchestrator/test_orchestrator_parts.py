@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from orchestrator.conversation import NOTES, known, remembrance, text_of
+from orchestrator.conversation import NOTES, known, text_of
 from orchestrator.model import Model
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.spending import Count, estimated
@@ -61,13 +61,6 @@ def test_what_the_model_reads_has_a_limit(sizes: list[int], memories: list[int],
     assert prompt + sum(len(one["content"]) for one in messages) <= max(prompt, 3 * 4000) + 100
     recent = [one for one in messages if not one["content"].startswith(NOTES)]
     assert recent == said[len(said) - len(recent) :]  # the last ones, in order
-
-
-@given(prompt=st.text(max_size=50), answer=st.text(max_size=50), longest=st.integers(0, 60))
-def test_what_is_remembered_fits(prompt: str, answer: str, longest: int) -> None:
-    text = remembrance(prompt, answer, longest)
-    assert len(text) <= longest
-    assert f"Asked: {prompt}\nAnswered: {answer}".startswith(text)
 
 
 @pytest.mark.parametrize("state", ["queued", "running"])
