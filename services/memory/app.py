@@ -18,7 +18,7 @@ from common.problems import Problem
 from common.texts import Label, Name, Text
 from memory.embedding import Vector, least_score, load
 from memory.semantic import Found, KeptMemory, Memories
-from memory.sessions import LONGEST, Message, Sessions
+from memory.sessions import LONGEST, KeptSession, Message, Sessions
 from memory.settings import MemorySettings, Quota
 from memory.tables import Table
 
@@ -34,6 +34,13 @@ class SessionLength(BaseModel):
 
     session: str
     length: int
+
+
+class SessionList(BaseModel):
+    """Sessions by name. With ``next`` as ``after`` the next ones are given; none: there are no more."""
+
+    sessions: list[KeptSession]
+    next: str | None
 
 
 class SessionMessages(BaseModel):
@@ -131,6 +138,11 @@ def create_app(settings: MemorySettings) -> FastAPI:
         session: SessionName, user: Reader, last: Annotated[int, Query(ge=1, le=LONGEST)] = 50
     ) -> SessionMessages:
         return SessionMessages(session=session, messages=await kept_sessions.last(user.user_id, session, last))
+
+    @app.get("/sessions", tags=["session memory"])
+    async def list_sessions(user: Reader, after: Name | None = None, limit: Limit = 50) -> SessionList:
+        kept = await kept_sessions.page(user.user_id, after or "", limit)
+        return SessionList(sessions=list(kept), next=kept[-1].session if len(kept) == limit else None)
 
     @app.delete("/sessions/{session}", status_code=HTTPStatus.NO_CONTENT, tags=["session memory"])
     async def clear(session: SessionName, user: Writer) -> None:

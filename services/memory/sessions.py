@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Literal
 
@@ -28,6 +29,16 @@ class Message(BaseModel):
 
     role: Literal["system", "user", "assistant"]
     content: Text
+
+
+@dataclass(frozen=True)
+class KeptSession:
+    """How much of a session is kept, and until when."""
+
+    session: str
+    length: int
+    bytes: int
+    expires_at: datetime
 
 
 # Made once: that takes as long as asking.
@@ -92,6 +103,13 @@ class Sessions:
         """The last ``count`` messages, oldest first; none when there is no such session."""
         kept = await self._database.rows(_LAST, {"of": user_id, "name": session, "count": count})
         return [Message(role=role, content=content) for role, content in reversed(kept)]
+
+    async def page(self, user_id: uuid.UUID, after: str, count: int) -> Sequence[KeptSession]:
+        """The next ``count`` sessions of ``user_id`` by name, which stays, behind that called ``after``."""
+        length = func.least(Session.next_number, LONGEST)
+        mine = select(Session.name, length, Session.bytes, Session.expires_at).where(Session.user_id == user_id)
+        next_ones = mine.where(Session.name > after, Session.expires_at > func.now()).order_by(Session.name)
+        return [KeptSession(*row) for row in await self._database.rows(next_ones.limit(count))]
 
     async def clear(self, user_id: uuid.UUID, session: str) -> bool:
         """Forget the session. False when there is none."""

@@ -7,6 +7,7 @@ import gc
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -224,6 +225,7 @@ REQUESTS = [
     ("POST", "/search", {"query": "a"}),
     ("POST", "/sessions/s/messages", {"messages": [{"role": "user", "content": "a"}]}),
     ("GET", "/sessions/s/messages", None),
+    ("GET", "/sessions", None),
     ("DELETE", "/sessions/s", None),
 ]
 
@@ -359,6 +361,41 @@ async def test_one_user_cannot_fill_the_store(
     # Nobody else is concerned.
     assert (await http.post("/memories", json={"text": "a word"}, headers=other)).status_code == 201
     assert (await http.post("/sessions/s/messages", json=many, headers=other)).status_code == 201
+
+
+async def test_who_has_as_many_sessions_as_there_may_be_can_see_them(
+    app: Callable[..., Any], database: dict[str, Any], started: Callable[..., Awaitable[httpx.AsyncClient]],
+    user: dict[str, str], other: dict[str, str],
+) -> None:  # fmt: skip
+    http = await started(app(database, sessions_per_user=3))
+
+    async def say(name: str, *said: str) -> int:
+        messages = [{"role": "user", "content": one} for one in said]
+        return (await http.post(f"/sessions/{name}/messages", json={"messages": messages}, headers=user)).status_code
+
+    for name in ("b_2", "a", "c"):
+        assert await say(name, "ü", "two") == 201
+    for _ in range(11):
+        await say("c", *["x"] * 50)
+    assert await say("d", "more") == 409
+    now = datetime.now(UTC)
+    page = (await http.get("/sessions?limit=2", headers=user)).json()
+    assert [(one["session"], one["length"], one["bytes"]) for one in page["sessions"]] == [("a", 2, 5), ("b_2", 2, 5)]
+    for one in page["sessions"]:
+        assert abs(datetime.fromisoformat(one["expires_at"]) - now - timedelta(days=1)) < timedelta(minutes=5)
+    more = (await http.get("/sessions", params={"limit": 2, "after": page["next"]}, headers=user)).json()
+    assert [(one["session"], one["length"], one["bytes"]) for one in more["sessions"]] == [("c", 500, 500)]
+    assert more["next"] is None
+    assert (await http.get("/sessions", headers=other)).json() == {"sessions": [], "next": None}
+    for wrong in ({"after": "../x"}, {"limit": 0}, {"limit": 101}):
+        assert (await http.get("/sessions", params=wrong, headers=user)).status_code == 422
+    assert (await http.get("/sessions", headers=bearer("x", scope="tasks"))).status_code == 403
+    # One that is over is not there, though it is not thrown away yet.
+    await execute(database, "UPDATE memory.sessions SET expires_at = now() WHERE name = 'a'")
+    names = [one["session"] for one in (await http.get("/sessions", headers=user)).json()["sessions"]]
+    assert names == ["b_2", "c"]
+    assert (await http.delete("/sessions/c", headers=user)).status_code == 204
+    assert await say("d", "more") == 201
 
 
 async def test_what_a_long_session_forgot_counts_no_more(
