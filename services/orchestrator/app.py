@@ -27,7 +27,7 @@ from orchestrator.places import Owner, Places
 from orchestrator.recall import recall
 from orchestrator.runs import Aides, Result, Run, Runs
 from orchestrator.settings import OrchestratorSettings
-from orchestrator.spending import Spending
+from orchestrator.spending import Spending, Usage
 from orchestrator.tables import Table
 from orchestrator.tasks import Task, Tasks, new_task
 
@@ -77,6 +77,11 @@ def create_app(settings: OrchestratorSettings) -> FastAPI:
     _add_tasks(app, tasks, runs, identities, settings)
     recalled = partial(recall, Memory(memory), identities, settings.context_tokens)
     openai_api.install(app, runs, models, recalled, settings)
+
+    @app.get("/usage", tags=["usage"])
+    async def usage(user: Caller) -> Usage:
+        return await spending.usage(user.user_id)
+
     return app
 
 

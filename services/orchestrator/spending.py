@@ -11,9 +11,10 @@ import json
 import time
 import uuid
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+from pydantic import BaseModel
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
@@ -26,6 +27,15 @@ from orchestrator.tables import Spent
 KEPT_DAYS = 31
 LOOK_SECONDS = 5
 MOST_KNOWN = 10_000
+
+
+class Usage(BaseModel):
+    """The tokens that a user's models have read and written in each of the last days (UTC), the last one first, and
+    what is left of this one. Without a limit there is none of both."""
+
+    days: dict[date, int]
+    limit: int | None
+    left: int | None
 
 
 class Spending:
@@ -55,6 +65,16 @@ class Spending:
             self._known.clear()
         self._known[user_id] = (time.monotonic(), tokens)
         return tokens
+
+    async def usage(self, user_id: uuid.UUID) -> Usage:
+        """What ``user_id`` has spent, by what is kept and what is counted here and not yet kept."""
+        today = datetime.now(UTC).date()
+        since = today - timedelta(days=KEPT_DAYS)
+        mine = select(Spent.day, Spent.tokens).where(Spent.user_id == user_id, Spent.day > since)
+        kept = {row.day: row.tokens for row in await self._database.rows(mine.order_by(Spent.day.desc()))}
+        tokens = kept.pop(today, 0) + self._counted[user_id]
+        left = max(0, self._limit - tokens) if self._limit else None
+        return Usage(days={today: tokens, **kept}, limit=self._limit or None, left=left)
 
     def add(self, user_id: uuid.UUID, model: str, count: Count) -> None:
         """Count the tokens of an answer of ``model`` for this day; ``flush`` keeps them."""

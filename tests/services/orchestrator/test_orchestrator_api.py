@@ -11,6 +11,7 @@ import threading
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -405,7 +406,9 @@ async def test_the_tables_are_those_of_the_migrations(database: dict[str, Any]) 
     assert await drift(database, Table.metadata) == []
 
 
-@pytest.mark.parametrize(("method", "path"), [("POST", "/tasks"), ("GET", "/tasks"), ("GET", f"/tasks/{uuid.uuid4()}")])
+@pytest.mark.parametrize(("method", "path"), [
+    ("POST", "/tasks"), ("GET", "/tasks"), ("GET", "/usage"), ("GET", f"/tasks/{uuid.uuid4()}"),
+])  # fmt: skip
 async def test_nothing_without_a_credential(http: httpx.AsyncClient, method: str, path: str) -> None:
     body = {"prompt": "a"} if method == "POST" else None
     assert (await http.request(method, path, json=body)).status_code == 401
@@ -505,6 +508,43 @@ async def test_a_day_has_so_many_tokens(
     assert (await ask(http, bearer(f"user-{uuid.uuid4()}"))).status_code == 201
 
 
+async def test_what_a_user_has_spent_is_told_at_once(
+    app: Callable[..., Any], database: dict[str, Any], started: Start, user: dict[str, str], other: dict[str, str],
+    eventually: Any,
+) -> None:  # fmt: skip
+    http = await started(app(database, tokens_per_user_day=1000))
+    today = datetime.now(UTC).date()
+    before = {str(today - timedelta(days=ago)): ago for ago in (1, 30)}
+    for ago in (1, 30, 31):
+        values = (uuid.UUID(id_of(user)), today - timedelta(days=ago), ago)
+        await execute(database, "INSERT INTO orchestrator.spent VALUES ($1, $2, $3)", *values)
+    chat = {"model": "echo", "messages": [{"role": "user", "content": "Which colour?"}]}
+    used = (await http.post("/v1/chat/completions", json=chat, headers=user)).json()["usage"]["total_tokens"]
+
+    async def usage(headers: dict[str, str] = user) -> Any:
+        answer = await http.get("/usage", headers=headers)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    now = {"days": {str(today): used, **before}, "limit": 1000, "left": 1000 - used}
+    assert await usage() == now  # not kept yet
+
+    async def kept() -> bool:
+        assert await usage() == now
+        return await spent(database, user) == used
+
+    await eventually(kept)
+    assert await usage() == now
+    assert list(now["days"]) == list((await usage())["days"])
+    assert await usage(other) == {"days": {str(today): 0}, "limit": 1000, "left": 1000}
+    assert (await http.get("/usage", headers=bearer("x", scope="memory:read"))).status_code == 403
+    await execute(database, "UPDATE orchestrator.spent SET tokens = 5000 WHERE user_id = $1", uuid.UUID(id_of(user)))
+    assert (await usage())["left"] == 0
+    free = await started(app(database, tokens_per_user_day=0))
+    told = (await free.get("/usage", headers=other)).json()
+    assert told == {"days": {str(today): 0}, "limit": None, "left": None}
+
+
 async def test_what_is_known_of_before_counts_and_is_no_way_round_the_limits(
     app: Callable[..., Any], database: dict[str, Any], started: Start, user: dict[str, str], memory: Any,
     eventually: Any,
@@ -533,7 +573,7 @@ async def test_what_is_known_of_before_counts_and_is_no_way_round_the_limits(
 
 
 async def spent(database: dict[str, Any], user: dict[str, str]) -> int:
-    statement = "SELECT tokens FROM orchestrator.spent WHERE user_id = $1"
+    statement = "SELECT tokens FROM orchestrator.spent WHERE user_id = $1 AND day = (now() AT TIME ZONE 'UTC')::date"
     return int((await execute(database, statement, uuid.UUID(id_of(user)))).partition("tokens=")[2].rstrip(">") or 0)
 
 
