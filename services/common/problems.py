@@ -52,8 +52,8 @@ class TooMany(Problem):
     """429: one user, or address, has had as much of something as there is for one (``why``: a word for the metrics). In
     so many ``seconds`` there may be more."""
 
-    def __init__(self, why: str, detail: str, seconds: int = 1) -> None:
-        super().__init__(HTTPStatus.TOO_MANY_REQUESTS, detail, headers={"Retry-After": str(seconds)})
+    def __init__(self, why: str, detail: str, seconds: int = 1, headers: Mapping[str, str] = {}) -> None:
+        super().__init__(HTTPStatus.TOO_MANY_REQUESTS, detail, headers={"Retry-After": str(seconds), **headers})
         metrics.REFUSED.labels(why).inc()
 
 

@@ -178,10 +178,11 @@ def install(app: FastAPI, runs: Runs, models: Models, recalled: Recalled, settin
             async with AsyncExitStack() as stack:
                 work = partial(asked_of, models[name], path, body, recall)
                 run = await stack.enter_async_context(runs.start(task, recall.owner, work))
-                first = await run.next(request)
-                if isinstance(first, Response):
-                    return first
-                return StreamingResponse(_told(first, run, stack.pop_all()), media_type="text/event-stream")
+                answer = await run.next(request)
+                if not isinstance(answer, Response):
+                    answer = StreamingResponse(_told(answer, run, stack.pop_all()), media_type="text/event-stream")
+                answer.headers.update(runs.spending.headers(user.user_id))
+                return answer
 
         app.post(f"/v1/{path}", tags=["OpenAI's interface"], name=kind.__name__.lower())(ask)
 

@@ -45,25 +45,33 @@ class Spending:
         self._database = database
         self._limit = limit
         self._counted: Counter[uuid.UUID] = Counter()
-        self._known: dict[uuid.UUID, tuple[float, int]] = {}
+        self._known: dict[tuple[uuid.UUID, date], tuple[float, int]] = {}
 
     async def check(self, user_id: uuid.UUID) -> None:
         """Raise 429 when the user has used up the day's tokens."""
         if self._limit and await self._known_of(user_id) + self._counted[user_id] >= self._limit:
-            now = datetime.now(UTC)
-            midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
             sentence = f"You have used up your {self._limit} tokens of this day (UTC)."
-            raise TooMany("tokens", sentence, int((midnight - now).total_seconds()) + 1)
+            raise TooMany("tokens", sentence, _left_of_day(), self.headers(user_id))
+
+    def headers(self, user_id: uuid.UUID) -> dict[str, str]:
+        """What OpenAI's clients read of the day's tokens, as far as it is known without asking the database again."""
+        known = self._known.get((user_id, datetime.now(UTC).date()))
+        if not self._limit or known is None:
+            return {}
+        left = max(0, self._limit - known[1] - self._counted[user_id])
+        told = {"limit": self._limit, "remaining": left, "reset": f"{_left_of_day()}s"}
+        return {f"x-ratelimit-{name}-tokens": str(value) for name, value in told.items()}
 
     async def _known_of(self, user_id: uuid.UUID) -> int:
-        since, tokens = self._known.get(user_id, (float("-inf"), 0))
+        day = datetime.now(UTC).date()
+        since, tokens = self._known.get((user_id, day), (float("-inf"), 0))
         if time.monotonic() - since < LOOK_SECONDS:
             return tokens
-        today = select(Spent.tokens).where(Spent.user_id == user_id, Spent.day == datetime.now(UTC).date())
+        today = select(Spent.tokens).where(Spent.user_id == user_id, Spent.day == day)
         tokens = next((row.tokens for row in await self._database.rows(today)), 0)
         if len(self._known) >= MOST_KNOWN:
             self._known.clear()
-        self._known[user_id] = (time.monotonic(), tokens)
+        self._known[user_id, day] = (time.monotonic(), tokens)
         return tokens
 
     async def usage(self, user_id: uuid.UUID) -> Usage:
@@ -95,13 +103,18 @@ class Spending:
         more = {"tokens": Spent.tokens + statement.excluded.tokens}
         await self._database.rows(statement.on_conflict_do_update(index_elements=["user_id", "day"], set_=more))
         self._counted.subtract(counted)
-        for user_id in counted:
-            self._known.pop(user_id, None)
+        for user_id, tokens in counted.items():
+            if known := self._known.get((user_id, day)):
+                self._known[user_id, day] = (float("-inf"), known[1] + tokens)
 
     async def forget_old(self) -> None:
         """Forget the days before the last ``KEPT_DAYS``, and users who are deleted."""
         last = datetime.now(UTC).date() - timedelta(days=KEPT_DAYS)
         await self._database.forget("orchestrator.spent", "day < :last", last=last)
+
+
+def _left_of_day() -> int:
+    return 86_400 - int(time.time()) % 86_400
 
 
 def estimated(*texts: str) -> int:

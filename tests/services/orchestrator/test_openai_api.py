@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -16,6 +18,7 @@ from conftest_stores import execute
 from neighbours import Neighbour, bearer, user_of
 
 type Start = Callable[..., Awaitable[httpx.AsyncClient]]
+TWO_MINUTES = timedelta(minutes=2)
 ASKED: Any = [{"role": "user", "content": "Which colour?"}]
 
 
@@ -248,6 +251,41 @@ async def used(http: httpx.AsyncClient, name: str, database: dict[str, Any]) -> 
 
 
 SPENT = "SELECT tokens FROM orchestrator.spent WHERE user_id = $1"
+
+
+async def test_clients_read_how_many_tokens_are_left_of_the_day(
+    app: Callable[..., Any], database: dict[str, Any], started: Start, user: dict[str, str]
+) -> None:
+    http = await started(app(database, tokens_per_user_day=40))
+    key = {"api_key": user["Authorization"].removeprefix("Bearer "), "base_url": "http://service/v1"}
+
+    def told(headers: Any) -> tuple[int, int]:
+        assert re.fullmatch(r"\d+s", headers["x-ratelimit-reset-tokens"])
+        left_of_day = timedelta(seconds=int(headers["x-ratelimit-reset-tokens"][:-1]))
+        now = datetime.now(UTC)
+        assert abs(now + left_of_day - (now + timedelta(days=1)).replace(hour=0, minute=0, second=0)) < TWO_MINUTES
+        return int(headers["x-ratelimit-limit-tokens"]), int(headers["x-ratelimit-remaining-tokens"])
+
+    async with openai.AsyncOpenAI(**key, http_client=over(http), max_retries=0) as client:
+        chats = client.chat.completions.with_raw_response
+        first = await chats.create(model="echo", messages=ASKED)
+        used = first.parse().usage.total_tokens
+        assert told(first.headers) == (40, 40 - used)
+        assert (
+            told((await client.completions.with_raw_response.create(model="echo", prompt="One")).headers)[1] < 40 - used
+        )
+        # Of a stream nobody knows yet how long it will be.
+        stream = await chats.create(model="echo", messages=ASKED, stream=True)
+        left = told(stream.headers)[1]
+        assert [chunk async for chunk in stream.parse()]
+        while left:
+            left = told((await chats.create(model="echo", messages=ASKED)).headers)[1]
+        with pytest.raises(openai.RateLimitError) as refused:
+            await chats.create(model="echo", messages=ASKED)
+        assert told(refused.value.response.headers) == (40, 0)
+    free = await started(app(database, tokens_per_user_day=0))
+    answer = await free.post("/v1/chat/completions", json={"model": "echo", "messages": ASKED}, headers=user)
+    assert (answer.status_code, [one for one in answer.headers if one.startswith("x-ratelimit")]) == (200, [])
 
 
 async def test_a_text_goes_on(
