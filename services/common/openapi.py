@@ -33,8 +33,8 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 def install(app: FastAPI) -> None:
-    """Let ``app``, which has these ``RESPONSES``, say what a problem is."""
-    described = app.openapi
+    """Make ``app``, which has no endpoints yet, describe itself so."""
+    described, app.router.responses = app.openapi, RESPONSES
 
     def with_problem() -> dict[str, Any]:
         schema = described()

@@ -43,10 +43,7 @@ def create(
             log.info("stopping")
 
     # Operations are called as their functions are, and so are the functions of a client that is generated from this.
-    app = FastAPI(
-        title=name, lifespan=lifespan, redoc_url=None, generate_unique_id_function=lambda route: route.name,
-        responses=openapi.RESPONSES,
-    )  # fmt: skip
+    app = FastAPI(title=name, lifespan=lifespan, redoc_url=None, generate_unique_id_function=lambda route: route.name)
     app.state.identify, app.router.route_class = identify, Route
     problems.install(app)
     openapi.install(app)

@@ -70,7 +70,11 @@ class Sessions:
             )
             row = {"user_id": user_id, "name": session, "next_number": 0, "bytes": 0, "expires_at": func.now()}
             await connection.execute(upsert(Session).values(row).on_conflict_do_nothing())
-            await self._check(connection, user_id, size)
+            all_of_mine = select(func.count(), func.sum(Session.bytes)).where(Session.user_id == user_id)
+            count, before = (await connection.execute(all_of_mine)).one()
+            if count > self._quota.count or before + size > self._quota.bytes:
+                sentence = f"You may have {self._quota.count} sessions of {self._quota.bytes} bytes in all: delete one."
+                raise Problem(HTTPStatus.CONFLICT, sentence)
             this = (Session.user_id == user_id, Session.name == session)
             grown = {"next_number": Session.next_number + len(messages), "bytes": Session.bytes + size}
             statement = update(Session).where(*this).values(**grown, expires_at=func.now() + self._ttl)
@@ -82,13 +86,6 @@ class Sessions:
             await connection.execute(insert(Said), rows)
             await self._trim(connection, user_id, session, end - LONGEST)
         return int(min(end, LONGEST))
-
-    async def _check(self, connection: AsyncConnection, user_id: uuid.UUID, more: int) -> None:
-        statement = select(func.count(), func.sum(Session.bytes)).where(Session.user_id == user_id)
-        count, size = (await connection.execute(statement)).one()
-        if count > self._quota.count or size + more > self._quota.bytes:
-            sentence = f"You may have {self._quota.count} sessions of {self._quota.bytes} bytes in all: delete one."
-            raise Problem(HTTPStatus.CONFLICT, sentence)
 
     async def _trim(self, connection: AsyncConnection, user_id: uuid.UUID, session: str, before: int) -> None:
         """Forget the messages numbered below ``before``."""

@@ -40,6 +40,7 @@ QUESTIONS = ("messages", "prompt", "instructions", "input")
 
 Caller = Annotated[Identity, with_scope("tasks")]
 
+type Recalled = Callable[[Identity, Headers, Metadata], Awaitable[Recall]]
 type Tokens = Annotated[int | None, Field(ge=1)]
 
 
@@ -111,9 +112,6 @@ class Embeddings(Asked):
 
 
 PATHS = {"chat/completions": Chat, "completions": Completions, "responses": Responses, "embeddings": Embeddings}
-
-
-type Recalled = Callable[[Identity, Headers, Metadata], Awaitable[Recall]]
 
 
 def install(app: FastAPI, runs: Runs, models: Models, recalled: Recalled, settings: OrchestratorSettings) -> None:
