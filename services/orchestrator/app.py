@@ -8,10 +8,11 @@ from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Header, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, format_sse_event
 from pydantic import BaseModel, StringConstraints
+from sqlalchemy.exc import IntegrityError
 
 from common import audit, calls, janitor, redis_store, service
 from common.identity import Identities, Identity
@@ -25,13 +26,14 @@ from orchestrator.model import Models
 from orchestrator.openai_api import Caller
 from orchestrator.places import Owner, Places
 from orchestrator.recall import recall
-from orchestrator.runs import Aides, Result, Run, Runs
+from orchestrator.runs import Aides, Cancelled, Result, Run, Runs
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.spending import Spending, Usage
 from orchestrator.tables import Table
 from orchestrator.tasks import Task, Tasks, new_task
 
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,199}$")]
+Key = Annotated[str | None, Header(min_length=1, max_length=255)]
 
 
 class NewTask(BaseModel):
@@ -91,24 +93,39 @@ def _add_tasks(app: FastAPI, tasks: Tasks, runs: Runs, identities: Identities, s
         return Owner(user.user_id, user.claims.username, token)
 
     @app.post("/tasks", status_code=HTTPStatus.CREATED, response_model=Task, tags=["tasks"])
-    async def create(new: NewTask, user: Caller, request: Request) -> Response:
+    async def create(new: NewTask, user: Caller, request: Request, idempotency_key: Key = None) -> Response:
+        """With a key a task is made once, and done whoever leaves: who sends it again is told what became of it."""
         if new.model and new.model not in settings.endpoints:
             raise Problem(HTTPStatus.NOT_FOUND, "There is no such model here.")
         task = new_task(new.prompt, new.model or settings.model_name, new.session, settings.longest_seconds)
-        runs.check(user.user_id)
+        task.id = uuid.uuid5(user.user_id, idempotency_key) if idempotency_key else task.id
         place = {"Location": f"/tasks/{task.id}"}
+
+        def again(kept: Task) -> Response:
+            if (kept.prompt, kept.model, kept.session) != (task.prompt, task.model, task.session):
+                raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "This Idempotency-Key is that of another task.")
+            return JSONResponse(kept.model_dump(mode="json"), headers={**place, "Idempotent-Replayed": "true"})
+
+        if idempotency_key and (kept := await tasks.get(user.user_id, task.id)):
+            return again(kept)
+        runs.check(user.user_id)
+        try:
+            run = await runs.queue(task, await owner(user))
+        except IntegrityError:  # of several at once another one was first
+            return again(await get(task.id, user))
         if new.background:
-            await runs.queue(task, await owner(user))
             return JSONResponse(task.model_dump(mode="json"), HTTPStatus.ACCEPTED, place)
         async with AsyncExitStack() as stack:
-            run = await stack.enter_async_context(runs.start(task, await owner(user)))
+            waiting = None if idempotency_key else request
+            if waiting:
+                stack.callback(run.stop, Cancelled())
             # Nothing has been sent yet: what fails before the answer begins has a status of its own.
-            event = await run.next(request)
+            event = await run.next(waiting)
             if new.stream:
                 told = _told(event, run, stack.pop_all())
                 return EventSourceResponse(told, headers={**place, "Cache-Control": "no-cache"})
             while isinstance(event, str):
-                event = await run.next(request)
+                event = await run.next(waiting)
         return JSONResponse(task.model_dump(mode="json"), HTTPStatus.CREATED, place)
 
     @app.get("/tasks", tags=["tasks"])

@@ -282,6 +282,43 @@ async def test_a_task_in_the_background_is_done_whoever_leaves(
     await eventually(done)
 
 
+async def test_a_task_that_is_sent_again_with_its_key_is_the_same_one(
+    app: Callable[..., Any], database: dict[str, Any], started: Start, user: dict[str, str], other: dict[str, str],
+    received: list[dict[str, Any]], words: threading.Semaphore,
+) -> None:  # fmt: skip
+    http, elsewhere, full = [await started(app(database, tasks_per_user=most)) for most in (8, 8, 1)]
+    first = {**user, "Idempotency-Key": '"ü 1"'.encode("latin-1")}
+    made = await ask(http, first, "one")
+    again = [await ask(at, first, "one", **more) for at, more in ((elsewhere, {}), (http, {"background": True}))]
+    assert (made.status_code, "Idempotent-Replayed" in made.headers) == (201, False)
+    for answer in again:
+        assert (answer.status_code, answer.json(), len(received)) == (200, made.json(), 1)
+        assert (answer.headers["Idempotent-Replayed"], answer.headers["Location"]) == (
+            "true",
+            f"/tasks/{made.json()['id']}",
+        )
+    for another in ({"prompt": "two"}, {"prompt": "one", "session": "s"}, {"prompt": "one", "model": "slow"}):
+        refused = await http.post("/tasks", json=another, headers=first)
+        assert (refused.status_code, "Idempotency-Key" in refused.json()["detail"]) == (422, True)
+    assert (await ask(http, {**first, **other}, "one")).status_code == 201
+    assert (await ask(http, {**user, "Idempotency-Key": "x" * 256}, "one")).status_code == 422
+
+    # Many at once make one, in whichever processes; and it is told though the user may make no other.
+    second = {**user, "Idempotency-Key": "2"}
+    sent = (ask(at, second, "long", model="slow", background=True) for at in (http, elsewhere) * 4)
+    answers = await asyncio.gather(*sent)
+    assert sorted(one.status_code for one in answers) == [200] * 7 + [202]
+    assert len({one.json()["id"] for one in answers}) == 1
+    assert (await ask(full, {**user, "Idempotency-Key": "3"}, "more")).status_code == 429
+    assert (await ask(full, second, "long", model="slow")).status_code == 200
+    [task, _] = (await http.get("/tasks", headers=user)).json()["tasks"]
+    # Who deletes it may send the key again.
+    while (await http.delete(f"/tasks/{task['id']}", headers=user)).status_code == 204:
+        await asyncio.sleep(0.1)
+    assert (await background(http, second, "another", model="slow")).status_code == 202
+    words.release(10_000)
+
+
 async def test_places_are_shared_between_users(
     app: Callable[..., Any], database: dict[str, Any], started: Start, user: dict[str, str], other: dict[str, str],
     words: threading.Semaphore, eventually: Callable[..., Awaitable[None]],
