@@ -66,10 +66,8 @@ def _nobody_builds_on_it(run: Run) -> bool:
 
 
 def _ensure(run: Run) -> None:
-    from doit_images.core.building import externals
-
     if not _nobody_builds_on_it(run):  # doit comes here, too, because it has not seen the list of packages yet
-        externals.bring_base(run)
+        run.external_bases.bring_own()
 
 
 def _rebuild(run: Run) -> None:

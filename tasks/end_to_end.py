@@ -17,7 +17,7 @@ from typing import NamedTuple
 from doit_images.ci import seen as stack_seen
 from doit_images.ci.build import tell
 from doit_images.ci.history import TESTED
-from doit_images.ci.results import known
+from doit_images.ci.results import known, shared
 from doit_images.ci.results.result import Result, fingerprint, times
 from doit_images.core.base import files, leftovers
 from doit_images.core.base.again import passed_on
@@ -58,7 +58,7 @@ def run_tests(run: Run, words: Sequence[str], *, again: bool = False, runs: str 
     except UserError as error:
         known.note(run, replace(ended, seconds=time.monotonic() - clock), str(error))
         if asked.result:
-            known.withdraw(run, _repository(run.project), asked.result)
+            known.withdraw(shared.of(run), _repository(run.project), asked.result)
         raise
     ended = replace(ended, seconds=(time.monotonic() - clock) / count)
     known.note(run, ended)
@@ -66,7 +66,8 @@ def run_tests(run: Run, words: Sequence[str], *, again: bool = False, runs: str 
         return
     run.local_images.changed()
     if seen(run.anew(), words) == asked.fingerprint:
-        known.keep(run, _repository(run.project), Result(_NAME, asked.fingerprint, ended.seconds, time.time(), junit))
+        result = Result(_NAME, asked.fingerprint, ended.seconds, time.time(), junit)
+        known.keep(shared.of(run), _repository(run.project), result)
     else:
         print("what they saw changed while they ran, so the pass is not kept", file=sys.stderr)
 
@@ -82,7 +83,8 @@ class PlannedRun(NamedTuple):
 def what_passed(run: Run, words: Sequence[str]) -> PlannedRun:
     """Whether the end-to-end tests passed before on all that they would see now."""
     number = seen(run, words)
-    return PlannedRun(number, known.look(run, {number: _repository(run.project)}).get(number) if number else None)
+    found = known.look(shared.of(run), {number: _repository(run.project)}) if number else {}
+    return PlannedRun(number, found.get(number))
 
 
 def passed_before(run: Run, asked: PlannedRun) -> None:
@@ -107,7 +109,7 @@ def _ended(project: Project, asked: PlannedRun, began: float, why: str) -> Build
 def seen(run: Run, words: Sequence[str]) -> str:
     """The fingerprint of all that the end-to-end tests see: the images, the services as declared, what is mounted in
     them, the tests, their settings and what they are run with; "" where some of it is not known."""
-    of_stack = stack_seen.of_stack(run, checkout.project_of(run))
+    of_stack = stack_seen.of_stack(run.local_images, run.planner, checkout.project_of(run))
     every = (decision.inputs for decision in run.planner.decisions().values())
     if not all(of_stack.images.values()) or any(map(own_only, every)):
         return ""

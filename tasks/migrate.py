@@ -65,7 +65,7 @@ def migrate(run: Run, *, dry_run: bool, undo: bool, yes: bool) -> None:
             f"the stack of this checkout is {own.name}, and a migration is about that called {own.project}",
             remedy="run it in the checkout that this one is of, or set STACK_NAME",
         )
-    with locked(run):
+    with locked(own.engine, own.name):
         left = journal.read(journal.path_of(run))
         if left and dry_run:
             print(f"a migration was interrupted while {left.phase}; without --dry-run this goes on", file=sys.stderr)

@@ -21,7 +21,7 @@ Texts = Mapping[Path, str]
 def tested(run: Run, proof: Proof, after: ImageInputs, texts: Texts) -> Proof:
     """What a proof says of an image that is made of ``after`` once its tests ran, too; ``texts`` are what files say
     then. A test that fails without the patch, too, proves nothing. Raises ``UserError``."""
-    every = planned.tests_of(run).items()
+    every = planned.tests_of(run.project, run.planner).items()
     tests = {name: test._replace(cache=False) for name, test in every if test.service == after.name}
     failed = _failures(run, tests, after, texts)
     before = _failures(run, {name: tests[name] for name in failed}, run.planner.decide(after.name).inputs, {})

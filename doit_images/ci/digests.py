@@ -12,8 +12,10 @@ from typing import NamedTuple
 
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.references import path_of, repository
+from doit_images.core.base.settings import Settings
 from doit_images.core.compose.stack import Service
 from doit_images.core.engine.client import Snapshot, normalise
+from doit_images.core.planner import Planner
 from doit_images.core.planning.plan import Action, Decision
 from doit_images.core.planning.shared_image import SharedImage
 from doit_images.core.run import Run
@@ -50,7 +52,7 @@ def pinned(run: Run, built: Sequence[str] = ()) -> list[PinnedService]:
         else {}
     )
     return [
-        _built(run, decisions[name], offers.get(name))
+        _built(run.settings, run.planner, decisions[name], offers.get(name))
         if name in decisions
         else _taken(services[name], run.local_images.snapshot())
         for name in names
@@ -82,9 +84,9 @@ def kustomization(images: Iterable[PinnedService]) -> str:
     return "\n".join(lines)
 
 
-def _built(run: Run, decision: Decision, offer: SharedImage | None) -> PinnedService:
+def _built(settings: Settings, planner: Planner, decision: Decision, offer: SharedImage | None) -> PinnedService:
     """An image that is built here."""
-    inputs, registry = decision.inputs, run.settings.cache_registry
+    inputs, registry = decision.inputs, settings.cache_registry
     where, why = "", ""
     if decision.action in (Action.BUILD, Action.BROKEN):
         why = f"it is not built from what is here ({'; '.join(decision.reasons)})"
@@ -92,7 +94,7 @@ def _built(run: Run, decision: Decision, offer: SharedImage | None) -> PinnedSer
         why = "CACHE_REGISTRY is not set, so it was pushed nowhere"
     elif offer is None:
         why = f"{registry} does not hold it, or no trusted builder signed it"
-    elif decision.local_image and offer.content != run.planner.content_of(inputs, decision.local_image):
+    elif decision.local_image and offer.content != planner.content_of(inputs, decision.local_image):
         why = f"{registry} holds another result of the same inputs: `doit build` settles which counts"
     else:
         where = f"{registry}/{path_of(inputs.image.ref)}@{offer.digest}"

@@ -64,7 +64,7 @@ def releases(run: Run, images: Sequence[str], to: str) -> list[Release]:
 
 def _passed(events: Events, there: Run, services: set[str]) -> None:
     """``UserError`` unless all tests of these images of ``there`` passed on just what would be published."""
-    tests = [name for name, test in planned.tests_of(there).items() if test.service in services]
+    tests = [name for name, test in planned.tests_of(there.project, there.planner).items() if test.service in services]
     due = dict[str, str]()
     for name, one in planned.plan(there, tests).items():
         if one.state == PlannedState.TEST and not one.test.cache:

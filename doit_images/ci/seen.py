@@ -19,7 +19,8 @@ from doit_images.core.base.checked_json import OWN_FOLDER
 from doit_images.core.base.errors import UserError, meant
 from doit_images.core.compose.stack import Compose
 from doit_images.core.engine.client import normalise
-from doit_images.core.run import Run
+from doit_images.core.local_images import LocalImages
+from doit_images.core.planner import Planner
 from doit_images.stack import secrets
 from doit_images.stack.ephemeral_stack import variable, with_override
 
@@ -36,7 +37,7 @@ class Services(NamedTuple):
     mounted: str
 
 
-def of_stack(run: Run, compose: Compose, only: Collection[str] = ()) -> Services:
+def of_stack(local_images: LocalImages, planner: Planner, compose: Compose, only: Collection[str] = ()) -> Services:
     """What counts of these services and of those that they depend on (default: of all). Raises ``UserError`` for a
     service that is not there."""
     config = _declared(compose)
@@ -47,7 +48,7 @@ def of_stack(run: Run, compose: Compose, only: Collection[str] = ()) -> Services
         )
     chosen = around.with_needs(only or services, services)
     started = [name for name in chosen if services[name].get("scale", 1)]
-    images = {name: _content(run, services[name].get("image") or "") for name in started}
+    images = {name: _content(local_images, planner, services[name].get("image") or "") for name in started}
     mounted = digest_of(around.mounted(config, chosen), compose.directory)
     return Services(images, around.declared(config, chosen, compose.directory), mounted)
 
@@ -76,13 +77,13 @@ def _declared(compose: Compose) -> dict[str, Any]:
     return replace(plain, environ={**environ, **ports}).config() if ports else config
 
 
-def _content(run: Run, ref: str) -> str:
+def _content(local_images: LocalImages, planner: Planner, ref: str) -> str:
     """The content of an image; "" where that is not known."""
-    for decision in run.planner.decisions().values():
+    for decision in planner.decisions().values():
         if normalise(ref) in map(normalise, decision.inputs.image.names):
-            return run.planner.content_after(decision)
-    local_image = run.local_images.snapshot().get(ref) if ref else None
-    return run.local_images.config_of(local_image).content if local_image else ""
+            return planner.content_after(decision)
+    local_image = local_images.snapshot().get(ref) if ref else None
+    return local_images.config_of(local_image).content if local_image else ""
 
 
 def _below(path: Path) -> Iterator[Path]:

@@ -106,7 +106,6 @@ def task_rebuild() -> Iterator[Task]:
 
 def _init(run: Run) -> None:
     """Say on standard output what builds and where its cache goes; make the dedicated builder if one is asked for."""
-    from doit_images.core.building import build_target
     from doit_images.core.buildkit import builder
 
     settings = run.settings
@@ -120,7 +119,7 @@ def _init(run: Run) -> None:
                 "it can export inline caches only; registry, local, gha and s3 need "
                 '"features": {"containerd-snapshotter": true} in daemon.json, or another BUILDER_DRIVER'
             )
-    backend = build_target.chosen_backend(run)
+    backend = run.cache_backend
     if backend.kind == CacheBackend.LOCAL:
         Path(backend.place).mkdir(parents=True, exist_ok=True)
     place = f" in {backend.place}" if backend.place else ""

@@ -75,7 +75,7 @@ def activate_profiles(argv: Sequence[str]) -> None:
 
     run = Run()
     try:
-        if further := parts.further_profiles(run, words):
+        if further := parts.further_profiles(run.files, run.environ, words):
             os.environ["COMPOSE_PROFILES"] = ",".join(further)
     except UserError:
         return

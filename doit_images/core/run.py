@@ -11,11 +11,12 @@ import contextlib
 import os
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar
 
 from doit_images.core.around import Alone, LocalBase, Peers
 from doit_images.core.base import extras, places, settings
@@ -33,11 +34,22 @@ from doit_images.core.planner import Planner, Sources
 from doit_images.core.planning.asked import LastAsked
 
 if TYPE_CHECKING:
+    from doit_images.core.buildkit.backends import Backend
+    from doit_images.core.capacity import BuildCapacity
+    from doit_images.core.external_bases import ExternalBases
     from doit_images.core.history.expected import Expected
     from doit_images.core.planning.plan import Decision
 
-Kept = TypeVar("Kept")
+Made = TypeVar("Made")
 _LONGEST_LOG = 1_000_000  # bytes; then it begins again
+
+
+class _once(cached_property[Made]):  # noqa: N801 - as what it is made of
+    """A part of a run that several threads may ask for at the same time, and that is made once."""
+
+    def __get__(self, run: Run, kind: type[Run] | None = None) -> Made:  # type: ignore[override]
+        with run.lock:
+            return super().__get__(run, kind)
 
 
 @dataclass(frozen=True)
@@ -72,10 +84,14 @@ class Run:
         """The images that this run was asked for, as opposed to what they need; None is all."""
         self.caller = environ
         """The environment that this run was started in."""
+        self.beginning, self.begun = threading.Lock(), False
+        """The first build begins while the lock is held; whether it has."""
+        self.parents: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        """Held while a parent that was removed or edited meanwhile is made again, for all its children once."""
         self._most_workers = 1
-        self._kept: dict[Callable[..., object], object] = {}
         self._given, self._root = files, root or settings.root()
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
+        """Held while a part of the run is made."""
 
     def anew(self, environ: Mapping[str, str] | None = None, files: tuple[Path, ...] | None = None) -> Run:
         """A run of the same project that has looked at nothing yet; or of other files, in another environment."""
@@ -97,25 +113,10 @@ class Run:
             with base_files.log(log, append=not whole) as stream:
                 stream.write(f"# {time.strftime('%Y-%m-%d %H:%M:%S')} of run {self.id}\n{line}\n")
 
-    def kept(self, kind: type[Kept]) -> Kept:
-        """What a part of the program keeps for the length of a run: one object of this class, made when it is first
-        asked for."""
-        with self._lock:
-            if kind not in self._kept:
-                self._kept[kind] = kind()
-            return cast(Kept, self._kept[kind])
-
-    def part(self, kind: Callable[[Run], Kept]) -> Kept:
-        """The same of what is made from the run."""
-        with self._lock:
-            if kind not in self._kept:
-                self._kept[kind] = kind(self)
-            return cast(Kept, self._kept[kind])
-
-    @property
+    @_once
     def peers(self) -> Peers:
         """The other machines that build this project."""
-        return self.part(self.parts.peers)
+        return self.parts.peers(self)
 
     @cached_property
     def settings(self) -> settings.Settings:
@@ -208,38 +209,62 @@ class Run:
         """The base that this project makes itself, if it does."""
         return self.parts.base(self)
 
-    @cached_property
+    @_once
     def local_images(self) -> LocalImages:
         """What the engine holds."""
-        return self.part(_local_images)
+        return LocalImages(self.engine, self.settings, self.common, lambda: self.own_base)
 
-    @cached_property
+    @_once
+    def external_bases(self) -> ExternalBases:
+        """The images from outside that builds start from."""
+        from doit_images.core.external_bases import ExternalBases  # only what is built starts from any
+
+        return ExternalBases(self.engine, self.local_images, self.environ, lambda: self.own_base)
+
+    @_once
+    def capacity(self) -> BuildCapacity:
+        """What the engine's machine has for builds at the same time."""
+        from doit_images.core import capacity  # only builds take any
+        from doit_images.core.planning import forecast
+
+        return capacity.BuildCapacity(
+            self.project.needs,
+            lambda: capacity.of_engine(self.engine, self.settings.build_memory),
+            lambda: forecast.urgency(self.planner.declared(), self.expected.builds),
+        )
+
+    @property
+    def cache_folder(self) -> Path:
+        """The folder of the local cache backend."""
+        return (self.project.directory / (self.settings.cache_dir or self.folder / "cache")).resolve()
+
+    @property
+    def cache_backend(self) -> Backend:
+        """Where BuildKit's cache is kept; ``UserError`` where the builder cannot do what is asked for."""
+        from doit_images.core.buildkit import backends  # most runs build nothing
+
+        directory, exports = self.project.directory, lambda: self.local_images.containerd_store
+        return backends.of(self.settings, self.environ, self.cache_folder, directory, exports)
+
+    @_once
     def planner(self) -> Planner:
         """What is to be done about each image."""
-        return self.part(_planner)
+        return Planner(
+            Sources(
+                project=self.project,
+                settings=self.settings,
+                folder=self.folder,
+                resolver=self.resolver,
+                local_images=self.local_images,
+                peers=lambda: self.peers,
+                built_on=lambda: self.built_on,
+                asked=self.asked,
+                learn=self.learn,
+            )
+        )
 
     def learn(self, decided: Mapping[str, Decision]) -> None:
         """Hear how long other machines took for what was decided about."""
         if self.settings.redis_url:
             with extras.told():
                 self.expected.learn(decided, self.peers.seconds)
-
-
-def _local_images(run: Run) -> LocalImages:
-    return LocalImages(run.engine, run.settings, run.common, lambda: run.own_base)
-
-
-def _planner(run: Run) -> Planner:
-    return Planner(
-        Sources(
-            project=run.project,
-            settings=run.settings,
-            folder=run.folder,
-            resolver=run.resolver,
-            local_images=run.local_images,
-            peers=lambda: run.peers,
-            built_on=lambda: run.built_on,
-            asked=run.asked,
-            learn=run.learn,
-        )
-    )

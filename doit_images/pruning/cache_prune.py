@@ -141,7 +141,7 @@ def remove(run: Run, chosen: Pruning) -> dict[str, str]:
         except UserError as error:  # a container was made from it meanwhile
             left[item.key] = f"{item.name} stays: {error}"
     engine.prune_build_cache([item.key for item in by_kind.get(ItemKind.ENGINE, ())])
-    _prune_builder(run, [item.key for item in by_kind.get(ItemKind.BUILDER, ())])
+    _prune_builder(run.environ, run.settings, [item.key for item in by_kind.get(ItemKind.BUILDER, ())])
     for item in (*by_kind.get(ItemKind.LOCAL, ()), *by_kind.get(ItemKind.LAYOUT, ())):
         shutil.rmtree(item.key, ignore_errors=True)
         with contextlib.suppress(OSError):
@@ -164,9 +164,9 @@ def prune_argv(name: str, ids: Sequence[str]) -> list[str]:
     return ["docker", "buildx", "prune", "--builder", name, "--force", "--all", "--filter", f'id="{one_of(ids)}"']
 
 
-def _prune_builder(run: Run, ids: Sequence[str]) -> None:
+def _prune_builder(environ: Mapping[str, str], settings: Settings, ids: Sequence[str]) -> None:
     if not ids:
         return
-    name = builder.name(run.settings)
+    name = builder.name(settings)
     for group in in_groups(ids):
-        commands.run(prune_argv(name, group), env=run.environ).checked(f"the builder {name!r} does not prune")
+        commands.run(prune_argv(name, group), env=environ).checked(f"the builder {name!r} does not prune")

@@ -15,12 +15,15 @@ from pathlib import Path
 
 from doit_images.ci import cache_records
 from doit_images.core.base.references import KEPT, kind_of, path_of, repository, tag_of
+from doit_images.core.base.settings import Settings
 from doit_images.core.base.timestamps import DAY, epoch_seconds
 from doit_images.core.building import build_target, context, parents
+from doit_images.core.compose.project import Project
 from doit_images.core.engine import temporary_tag
-from doit_images.core.engine.client import CacheRecord, LocalImage, normalise
+from doit_images.core.engine.client import CacheRecord, Engine, LocalImage, normalise
 from doit_images.core.engine.labels import INPUT_DIGEST
 from doit_images.core.history.store import KEEP
+from doit_images.core.local_images import LocalImages
 from doit_images.core.planning import checkouts
 from doit_images.core.planning.plan import Action
 from doit_images.core.run import Run
@@ -44,13 +47,14 @@ def all_items(run: Run) -> list[Item]:
 
 def images(run: Run, now: float) -> list[Item]:
     """The images of this project in the engine, those of old fingerprints and those that are needed."""
-    snapshot, users, needed = run.local_images.snapshot(), run.engine.users(), {**_mounted(run), **_needed(run)}
+    snapshot, users = run.local_images.snapshot(), run.engine.users()
+    needed = _mounted(run.engine, run.local_images) | _needed(run)
     past = run.history.recent(limit=KEEP)
     used: dict[str, float] = defaultdict(float)
     for build in past:
         used[build.image_id] = max(used[build.image_id], build.ended)
     rebuild_cost = {build.image_id: build.seconds for build in reversed(past) if build.action == Action.BUILD}
-    repositories = repositories_of(run)
+    repositories = repositories_of(run.project, run.settings)
     items = []
     for local_image in {local_image.id: local_image for local_image in snapshot.every()}.values():
         if not (INPUT_DIGEST in local_image.labels and _belongs(local_image, repositories, used)):
@@ -64,12 +68,12 @@ def images(run: Run, now: float) -> list[Item]:
     return items
 
 
-def _mounted(run: Run) -> dict[str, str]:
+def _mounted(engine: Engine, local_images: LocalImages) -> dict[str, str]:
     """The images that containers mount, by id, each with why. One whose name was given again since its container was
     made may be any of that repository."""
-    snapshot, mounted = run.local_images.snapshot(), dict[str, str]()
-    for container, ref, made in run.engine.image_mounts():
-        image_id, _, when = run.engine.tagged(ref).partition(" ")
+    snapshot, mounted = local_images.snapshot(), dict[str, str]()
+    for container, ref, made in engine.image_mounts():
+        image_id, _, when = engine.tagged(ref).partition(" ")
         if image_id and epoch_seconds(when) < made:
             mounted[image_id] = f"the container {container} mounts it"
             continue
@@ -123,13 +127,12 @@ def files(run: Run, now: float) -> list[Item]:
     folder = run.folder
     expected = run.expected.builds
     items = []
-    cache = build_target.cache_folder(run)
-    for index in sorted(cache.glob("*/*/index.json")):
+    for index in sorted(run.cache_folder.glob("*/*/index.json")):
         image = index.parent.parent.name
         items.append(
             _folder(ItemKind.LOCAL, index.parent, f"{image} {index.parent.name}", now, expected.get(image, 0.0))
         )
-    results = build_target.results_folder(folder)
+    results = folder / build_target.RESULTS
     for index in sorted((*results.glob("*/index.json"), *results.glob("bases/*/index.json"))):
         name = str(index.parent.relative_to(results))
         several = name in run.project.images and len(run.project.images[name].platforms) > 1
@@ -162,11 +165,11 @@ def _belongs(local_image: LocalImage, repositories: set[str], used: Mapping[str,
     return not set(local_image.tags).isdisjoint(own_names(local_image, repositories))
 
 
-def repositories_of(run: Run) -> set[str]:
+def repositories_of(project: Project, settings: Settings) -> set[str]:
     """The repositories that hold nothing but this project's images: its own, and those that stand for them where a
     build is told its parents and where images are pushed to."""
-    own = {repository(normalise(image.ref)) for image in run.project.images.values()}
-    hosts = [host for host in (parents.HOST, run.settings.cache_registry) if host]
+    own = {repository(normalise(image.ref)) for image in project.images.values()}
+    hosts = [host for host in (parents.HOST, settings.cache_registry) if host]
     return own | {f"{host}/{path_of(name)}" for host in hosts for name in own}
 
 

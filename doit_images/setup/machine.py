@@ -39,7 +39,7 @@ def in_engine(run: Run) -> Iterator[Thing]:
     """The names of fingerprints and of builds on the project's images, the dedicated builder, and what others know of
     its stack. Raises ``UserError`` where the engine does not answer, the Compose files cannot be read, or the stack is
     up."""
-    common = common_of(run)
+    common = common_of(run.files)
     for choice in checkout.known(run.engine.address):
         if choice.directory == str(run.project.directory):
             if Containers(choice.name).look():
@@ -54,10 +54,10 @@ def in_engine(run: Run) -> Iterator[Thing]:
         yield Thing(f"the builder {made['name']} with its cache", partial(builder.remove, made["name"], run.environ))
 
 
-def in_files(run: Run) -> Iterator[Thing]:
+def in_files(files: tuple[Path, ...]) -> Iterator[Thing]:
     """The folder ``.doit-images`` with all but backups, and what tells other checkouts of it; when no other is left,
     all that is kept for them together."""
-    common = common_of(run)
+    common = common_of(files)
     if common.is_dir():
         kept = f", but for {_BACKUPS}" if (common / _BACKUPS).exists() else ""
         yield Thing(f"the folder {common}{kept}", partial(_empty, common))
@@ -77,16 +77,17 @@ def locks() -> Iterator[Thing]:
         yield Thing(repair.what.replace("remove", "the lock", 1), repair.do)
 
 
-def common_of(run: Run) -> Path:
+def common_of(files: tuple[Path, ...]) -> Path:
     """The project's ``.doit-images``, which need not be there."""
-    return run.files[0].parent / OWN_FOLDER
+    return files[0].parent / OWN_FOLDER
 
 
 def _names(run: Run, common: Path) -> list[str]:
     """The names that are of use to these tasks alone, under what the images are called, or were when they were built
     here; not those that another checkout needs."""
     built = (record.read(path.parents[1], path.stem) for path in common.glob("*/images/*.json"))
-    repositories = disk_usage.repositories_of(run) | {repository(normalise(known.ref)) for known in built if known}
+    repositories = {repository(normalise(known.ref)) for known in built if known}
+    repositories |= disk_usage.repositories_of(run.project, run.settings)
     needed = {normalise(ref) for ref, folder in checkouts.needs(run.folder) if folder.parent != common}
     ours = {image.id: image for image in run.local_images.snapshot().every() if INPUT_DIGEST in image.labels}
     names = {name for image in ours.values() for name in disk_usage.own_names(image, repositories)}

@@ -21,7 +21,7 @@ def remove(folder: Path, *, dry_run: bool, yes: bool) -> None:
     not agree, and at the end if something could not be removed."""
     run = Run(root=folder)
     changes = list(_changes(folder))
-    if not changes and not machine.common_of(run).is_dir():
+    if not changes and not machine.common_of(run.files).is_dir():
         print("nothing of doit-images is here")
         return
     things, stays = _things(run)
@@ -75,7 +75,7 @@ def _things(run: Run) -> tuple[list[Thing], list[str]]:
         things += machine.in_engine(run)
     except UserError as error:
         stays.append(f"what is in the engine stays: {error}")
-    return [*things, *machine.in_files(run)], stays
+    return [*things, *machine.in_files(run.files)], stays
 
 
 def _gone(things: Iterable[Thing]) -> list[str]:

@@ -24,7 +24,6 @@ from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import size_text
 from doit_images.core.base.references import digest_of, tag_of
 from doit_images.core.base.settings import Settings
-from doit_images.core.building.build_target import cache_folder
 from doit_images.core.engine.client import Engine, LocalImage
 from doit_images.core.engine.endpoint import leading_to
 from doit_images.core.engine.labels import FINGERPRINT
@@ -55,7 +54,7 @@ def export(run: Run, folder: Path) -> str:
         images = [_entry(decision, local_image) for decision, local_image in fresh]
         run.events.say(f"writing {len(images)} images")
         _docker(run.engine, "save", "--output", str(draft / IMAGES), *(entry["ref"] for entry in images))
-        cache = cache_folder(run)
+        cache = run.cache_folder
         if cache.is_dir():
             run.events.say("writing the local cache")
             shutil.copytree(cache, draft / CACHE)
@@ -101,13 +100,12 @@ def take_in(run: Run, folder: Path) -> str:
                 f"the archive gave no image {entry['ref']} with that fingerprint", where=str(folder / IMAGES)
             )
         taken += local_image.id not in before
-    caches = _take_caches(run, folder, index)
+    caches = _take_caches(run.cache_folder, folder, index)
     return f"took in {taken} images, {len(index['images']) - taken} were here already{caches}"
 
 
-def _take_caches(run: Run, folder: Path, index: dict[str, Any]) -> str:
+def _take_caches(target: Path, folder: Path, index: dict[str, Any]) -> str:
     """Add the local caches that are not here; one that is here is newer or the same."""
-    target = cache_folder(run)
     added = 0
     caches = {PurePosixPath(*parts[1:3]) for name in index["files"] if (parts := PurePosixPath(name).parts)[0] == CACHE}
     for cache in sorted(caches):

@@ -105,7 +105,8 @@ def _build(run: Run, decision: Decision, folder: Path, lines: list[str], output:
     dockerfile.write_text("\n".join((*lines, "")))
     if run.settings.dedicated_builder:
         builder.ready(run.settings, run.common, run.environ)
-    argv = ["docker", "buildx", "build", *builder.argv(run.settings, run.environ), *build_target.bases(run, decision)]
+    bases = build_target.Transfer.of(run).bases_argv(decision.inputs, dedicated=run.settings.dedicated_builder)
+    argv = ["docker", "buildx", "build", *builder.argv(run.settings, run.environ), *bases]
     argv += ["--output", output, "--progress", "plain", "--file", str(dockerfile), str(folder)]
     env = run.build_environ
     done = commands.run(plugins.direct(argv, env), cwd=folder, env=env)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from doit_images.core.building import build_target
+from doit_images.core.building.build_target import Transfer, inline_tags
 from doit_images.core.building.events import ImageNoted
 from doit_images.core.engine.client import LocalImage
 from doit_images.core.engine.labels import INPUT_DIGEST
@@ -70,7 +70,7 @@ def offer(
     elif what == Resolution.PUSH and registry.writes:
         run.events.emit(ImageNoted(decision.name, f"pushing to {registry.address}"))
         whole = pushed or _in_layout(run, decision, local_image)
-        shared_image = registry.push(shared_ref, local_image, run.engine, build_target.inline_tags(run), whole)
+        shared_image = registry.push(shared_ref, local_image, run.engine, inline_tags(run.cache_backend), whole)
         run.local_images.changed()
         # Between the look and the push another machine may have pushed, and be found there now.
         if shared_image and judged() == Resolution.TAKE:
@@ -80,7 +80,7 @@ def offer(
 
 def _in_layout(run: Run, decision: Decision, local_image: LocalImage) -> Whole | None:
     """An image that the engine does not hold whole, in its layout."""
-    layout = build_target.layout_of(run, decision.inputs)
+    layout = Transfer.of(run).layout_of(decision.inputs)
     if layout is None:
         return None
     from doit_images.share.transfer import Whole  # most images are of one platform

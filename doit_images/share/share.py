@@ -58,6 +58,8 @@ class Share:
         self._failed: dict[str, bool] = {}  # digests that could not be pulled, and whether the image is what is wrong
         self._looks, self._pulls, self._pushes = (CircuitBreaker(most) for most in (3, 2, 2))
         self._health = HealthCheck(lambda seconds: self.registry.client.ping(seconds), self._tell_gone)
+        self.tests = CircuitBreaker(1)
+        """Opens where the results of tests cannot be had or given (``ci.results``)."""
         self._said: set[str] = set()
         self._index, self._index_seconds = ResultIndex(RedisClient("", say)), 0.0
         self._direct: set[tuple[str, str]] = set()  # what the registry itself is to be asked about

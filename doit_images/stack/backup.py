@@ -60,7 +60,7 @@ class Archive:
 def backup(run: Run, to: str) -> None:
     """The action of ``backup``: save all stores while the stack runs; prints the archive's folder."""
     compose = compose_of(run)
-    with locked(run):
+    with locked(run.engine.address, compose.project):
         archive = save(run, compose, _stores(compose), Path(to) if to else None)
     print(archive.folder)
     size = sum(saved.bytes for saved in archive.stores.values())
@@ -148,7 +148,7 @@ def restore(run: Run, words: Sequence[str], *, yes: bool) -> None:
           file=sys.stderr)  # fmt: skip
     if not yes:
         confirm()
-    with locked(run):
+    with locked(run.engine.address, compose.project):
         _restore(run, compose, archive, which)
 
 

@@ -23,7 +23,9 @@ from typing import Any
 
 from doit_images.core.base import checked_json, files, lock, places
 from doit_images.core.base.shapes import fits
+from doit_images.core.compose.project import Project
 from doit_images.core.compose.stack import Compose
+from doit_images.core.engine.client import Engine
 from doit_images.core.run import Run
 from doit_images.stack import compose_override
 from doit_images.stack.containers import Containers, composed
@@ -73,7 +75,7 @@ class Other:
 
 def of(run: Run) -> Choice:
     """The stack of this checkout as far as names tell; nothing is written. See ``settled``."""
-    return _chosen(run, _others(run))
+    return _chosen(run, _others(run.project, run.engine))
 
 
 def compose_of(run: Run) -> Compose:
@@ -83,11 +85,10 @@ def compose_of(run: Run) -> Compose:
     return Compose((*run.files, *made), choice.name, run.environ)
 
 
-def locked(run: Run, name: str = "") -> contextlib.AbstractContextManager[object]:
-    """The right to change the containers of this stack (default: this checkout's); another run that does so, of
+def locked(engine: str, name: str) -> contextlib.AbstractContextManager[object]:
+    """The right to change the containers of a stack, by its name and the engine's address; another run that does so, of
     whatever checkout, is waited for."""
-    name = name or of(run).name
-    path = lock.of_engine(run.engine.address, "stack", name)
+    path = lock.of_engine(engine, "stack", name)
     return lock.exclusive(path, f"waiting for another run that changes {name}")
 
 
@@ -100,25 +101,26 @@ def settled(run: Run) -> Compose:
     """The stack of this checkout, chosen for good, as Compose is told about it; for whoever starts it. Says so where it
     is not the first, and what it shares with others. ``UserError`` when no port is free."""
     with lock.exclusive(lock.of_engine(run.engine.address, "checkouts"), "waiting for another checkout's choice"):
-        others = _others(run)
+        others = _others(run.project, run.engine)
         choice = _chosen(run, others)
-        if not choice.beside and is_in_the_way(run, choice, others):
+        compose, joined = Compose(run.files, choice.name, run.environ), run.settings.stack_networks
+        if not choice.beside and is_in_the_way(compose, choice, others, joined):
             choice = dataclasses.replace(choice, beside=True)
         if not choice.beside:
             _keep(run.folder, choice)
-            return Compose(run.files, choice.name, run.environ)
-        config = Compose(run.files, choice.name, run.environ).config()
+            return compose
+        config = compose.config()
         choice = dataclasses.replace(choice, ports=_ports(choice, config))
         _keep(run.folder, choice)
     moved, images = _overrides(run.folder)
-    fixed, joined = compose_override.names_of_files(config, _elsewhere(run, choice)), run.settings.stack_networks
+    fixed = compose_override.names_of_files(config, _elsewhere(compose))
     files.write(moved, compose_override.override(config, fixed, choice.ports, joined))
     if not images.is_file():
         files.write(images, compose_override.pinned(config, {}))
     print(f"the stack of this checkout is {choice.name}, beside {_first(choice, others)}", file=sys.stderr)
     for sentence in compose_override.shared(config, choice.place.root, joined):
         print(sentence, file=sys.stderr)
-    return Compose((*run.files, moved, images), choice.name, run.environ)
+    return dataclasses.replace(compose, files=(*compose.files, moved, images))
 
 
 def pin(run: Run, compose: Compose, images: Mapping[str, Kept]) -> None:
@@ -160,17 +162,17 @@ def decide(choice: Choice, kept: Choice | None, others: Sequence[Other], wanted:
     return choice
 
 
-def is_in_the_way(run: Run, choice: Choice, others: Sequence[Other]) -> bool:
+def is_in_the_way(compose: Compose, choice: Choice, others: Sequence[Other], joined: Collection[str]) -> bool:
     """Whether another checkout of the same repository, whose stack has another name, has a port, or the name of a
-    container, network or volume, that the files give to this one."""
+    container, network (but those that are ``joined``) or volume, that the files give to this one."""
     here = choice.place
     relatives = [other for other in others if other.name != choice.name and here.is_relative(other.place)]
     relatives = [other for other in relatives if other.place.there]
     if not relatives:
         return False
-    config = Compose(run.files, choice.name, run.environ).config()
+    config = compose.config()
     names = {service.get("container_name") for service in (config.get("services") or {}).values()}
-    fixed = compose_override.names_of_files(config, _elsewhere(run, choice)).difference(run.settings.stack_networks)
+    fixed = compose_override.names_of_files(config, _elsewhere(compose)).difference(joined)
     ports = compose_override.published(config)
     return any(
         ports & other.ports or names & other.containers or (fixed and fixed & _resources(other)) for other in relatives
@@ -183,9 +185,9 @@ def _resources(other: Other) -> set[str]:
     return {*other.resources, *kept.networks, *kept.volumes}
 
 
-def _elsewhere(run: Run, choice: Choice) -> dict[str, object]:
+def _elsewhere(compose: Compose) -> dict[str, object]:
     """What Compose would say of the project under a name that no stack of it has."""
-    return Compose(run.files, f"{choice.name}-elsewhere", run.environ).config()
+    return dataclasses.replace(compose, project=f"{compose.project}-elsewhere").config()
 
 
 def name_for(project: str, root: Path, taken: Collection[str]) -> str:
@@ -230,10 +232,10 @@ def _kept(folder: Path, choice: Choice) -> Choice | None:
     return None
 
 
-def _others(run: Run) -> list[Other]:
+def _others(project: Project, engine: Engine) -> list[Other]:
     """The stacks of all other folders: by their containers, and by what was chosen there."""
-    here = Place.of(run.project.directory)
-    address, name = run.engine.address, run.project.name
+    here = Place.of(project.directory)
+    address, name = engine.address, project.name
     found = [
         Other(stack.project, Place.of(Path(stack.directory)), stack.ports, stack.containers, stack.resources)
         for stack in composed()

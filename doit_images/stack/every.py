@@ -19,6 +19,7 @@ from doit_images.core.base import commands
 from doit_images.core.base.confirm import confirm
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import size_text
+from doit_images.core.base.task_names import TaskNames
 from doit_images.core.compose.stack import Compose, down_argv
 from doit_images.core.engine.client import Engine
 from doit_images.core.planning.plan import Action
@@ -32,12 +33,10 @@ from doit_images.stack.layers import Disk, chained, parts_of
 _GONE = "`doit down --gone` removes it"
 
 
-def stacks(run: Run) -> list[Choice]:
-    """The stack of this checkout and those of all others of this project, by name. That of one that is gone is among
+def stacks(own: Choice) -> list[Choice]:
+    """The stack of this checkout and those of all others of its project, by name. That of one that is gone is among
     them until nothing of it is left."""
-    own = checkout.of(run)
-    here = own.place
-    found = {own.name: own}
+    here, found = own.place, {own.name: own}
     for choice in checkout.known(own.engine):
         if choice.project != own.project and (not own.of or choice.of != own.of):
             continue
@@ -55,23 +54,22 @@ def stacks(run: Run) -> list[Choice]:
 def ps(run: Run, *, as_json: bool, every: bool) -> None:
     """Print the services of this checkout's stack and their containers. With ``every``, each checkout's stack: whose it
     is, its containers and their addresses, how its images are, and the bytes on the disk that no other has."""
-    listed = _rows(run) if every else _own(run)
+    listed = _rows(run) if every else _own(checkout.compose_of(run))
     if as_json:
         print(json.dumps(listed, indent=2))
     elif every:
-        _print(run, listed)
+        _print(run.parts.names, listed)
     else:
         run.events.emit(ServicesListed(listed))
 
 
-def _own(run: Run) -> list[dict[str, object]]:
-    compose = checkout.compose_of(run)
+def _own(compose: Compose) -> list[dict[str, object]]:
     services = [name for name, service in compose.services().items() if service.replicas]
     return rows(services, Containers(compose.project).look())
 
 
 def _rows(run: Run) -> list[dict[str, object]]:
-    choices, data = stacks(run), run.engine.volume_bytes()
+    choices, data = stacks(checkout.of(run)), run.engine.volume_bytes()
     shares = Disk({choice.name: _parts(run.engine, choice) for choice in choices})
     return [_row(run, choice, data, shares) for choice in choices]
 
@@ -85,13 +83,16 @@ def down(run: Run, services: Sequence[str], *, volumes: bool, yes: bool, all_wor
     if services:
         if others:
             raise UserError("services are removed of this checkout's stack alone", remedy="leave out the option")
-        _down_part(run, services, volumes=volumes, yes=yes)
+        compose = checkout.compose_of(run)
+        with checkout.locked(run.engine.address, compose.project):
+            _down_part(compose, services, volumes=volumes, yes=yes)
         return
-    choices = stacks(run) if others else [checkout.of(run)]
+    own = checkout.of(run)
+    choices = stacks(own) if others else [own]
     choices = [choice for choice in choices if all_worktrees or not gone or not choice.place.there]
     with contextlib.ExitStack() as held:
         for choice in choices:
-            held.enter_context(checkout.locked(run, choice.name))
+            held.enter_context(checkout.locked(own.engine, choice.name))
         there = [(choice, Containers(choice.name).belongings()) for choice in choices]
         going = [(one, left) for one, left in there if left.containers or left.networks or (volumes and left.volumes)]
         if not going:
@@ -111,32 +112,30 @@ def down(run: Run, services: Sequence[str], *, volumes: bool, yes: bool, all_wor
         raise UserError("; ".join(failures))
 
 
-def _down_part(run: Run, services: Sequence[str], *, volumes: bool, yes: bool) -> None:
-    compose = checkout.compose_of(run)
+def _down_part(compose: Compose, services: Sequence[str], *, volumes: bool, yes: bool) -> None:
     project = Containers(compose.project)
-    with checkout.locked(run, compose.project):
-        there = project.look()
-        if not {one.service for one in there}.issuperset(services):
-            parts.check(services, parts.known(compose))
-        going = [one for one in there if one.service in services]
-        mounted = {name for one in there if one not in going for name in one.volumes.values()}
-        own = {name for one in going for name in one.volumes.values()}.intersection(project.belongings().volumes)
-        data = sorted(own - mounted) if volumes else []
-        what = ", ".join(one.name for one in going) + (f"; for ever the data in {', '.join(data)}" if data else "")
-        if not going:
-            print(f"nothing of {', '.join(services)} is up", file=sys.stderr)
-            return
-        if data and not yes:
-            print(f"this removes {what}", file=sys.stderr)
-            confirm()
-        names = sorted({one.service for one in going})
-        if why := ending.begin(compose, *names):
-            raise UserError(why)
-        argv = ["docker", "compose", "--progress", "plain", "--project-name", compose.project]
-        argv += ["rm", "--stop", "--force", *(["--volumes"] if volumes else []), *names]
-        commands.run(argv, cwd=Path("/")).checked("docker compose rm")
-        if data:
-            commands.run(["docker", "volume", "rm", "--force", *data]).checked("the data cannot be removed")
+    there = project.look()
+    if not {one.service for one in there}.issuperset(services):
+        parts.check(services, parts.known(compose))
+    going = [one for one in there if one.service in services]
+    mounted = {name for one in there if one not in going for name in one.volumes.values()}
+    own = {name for one in going for name in one.volumes.values()}.intersection(project.belongings().volumes)
+    data = sorted(own - mounted) if volumes else []
+    what = ", ".join(one.name for one in going) + (f"; for ever the data in {', '.join(data)}" if data else "")
+    if not going:
+        print(f"nothing of {', '.join(services)} is up", file=sys.stderr)
+        return
+    if data and not yes:
+        print(f"this removes {what}", file=sys.stderr)
+        confirm()
+    names = sorted({one.service for one in going})
+    if why := ending.begin(compose, *names):
+        raise UserError(why)
+    argv = ["docker", "compose", "--progress", "plain", "--project-name", compose.project]
+    argv += ["rm", "--stop", "--force", *(["--volumes"] if volumes else []), *names]
+    commands.run(argv, cwd=Path("/")).checked("docker compose rm")
+    if data:
+        commands.run(["docker", "volume", "rm", "--force", *data]).checked("the data cannot be removed")
     print(f"removed {what}", file=sys.stderr)
 
 
@@ -199,7 +198,7 @@ def _images(run: Run, choice: Choice) -> dict[str, str]:
     return {}
 
 
-def _print(run: Run, listed: Sequence[Mapping[str, Any]]) -> None:
+def _print(names: TaskNames, listed: Sequence[Mapping[str, Any]]) -> None:
     from doit_images.core.base.output import Output, table
 
     drawn = table("stack", "checkout", "containers", "addresses", "images", numbers=("data", "own layers"))
@@ -220,7 +219,7 @@ def _print(run: Run, listed: Sequence[Mapping[str, Any]]) -> None:
     Output().print(drawn)
     for row in listed:
         if row["gone"]:
-            print(f"the checkout of {row['stack']} is gone: {run.parts.names.in_text(_GONE)}", file=sys.stderr)
+            print(f"the checkout of {row['stack']} is gone: {names.in_text(_GONE)}", file=sys.stderr)
 
 
 def _state(services: Sequence[Mapping[str, object]]) -> str:

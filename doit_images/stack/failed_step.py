@@ -48,7 +48,7 @@ def shell(run: Run, words: Sequence[str], *, root: bool) -> None:
         raise UserError("shell --failed needs the name of an image", remedy="doit shell --failed IMAGE [COMMAND …]")
     name, *command = words
     inputs, place = _failed(run, name)
-    cut = _cut(run, inputs, place)
+    cut = _cut(run.engine, run.local_images, inputs, place)
     with contextlib.ExitStack() as stack:
         state, config = _state(run, inputs, cut, stack)
         mounts = _mounts(run, inputs, cut, config, stack)
@@ -130,14 +130,14 @@ def _platform(platforms: Sequence[str], stage: str) -> str:
     return next((each for each in platforms if word in (each, each.partition("/")[2])), platforms[0])
 
 
-def _cut(run: Run, inputs: ImageInputs, place: Place) -> Cut:
+def _cut(engine: Engine, local_images: LocalImages, inputs: ImageInputs, place: Place) -> Cut:
     """The Dockerfile that ends before the RUN there. Raises ``UserError``."""
 
     def triggers(origin: str, platform: str) -> Sequence[str]:
-        return run.local_images.config_of(_held(run.local_images, inputs, origin, platform)[1]).onbuild
+        return local_images.config_of(_held(local_images, inputs, origin, platform)[1]).onbuild
 
     def config(origin: str, platform: str) -> Mapping[str, Any]:
-        return aside.configuration(run.engine, _held(run.local_images, inputs, origin, platform)[0])
+        return aside.configuration(engine, _held(local_images, inputs, origin, platform)[0])
 
     cut = before(inputs, place, triggers, config)
     if cut is None:

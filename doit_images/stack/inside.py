@@ -39,7 +39,7 @@ def once(run: Run, words: Sequence[str], *, no_deps: bool, user: str) -> None:
         raise UserError("run_once needs the name of a service", remedy="doit run_once SERVICE [COMMAND …]")
     service = words[0]
     compose = parts.part(checkout.settled(run), [service])
-    with locked(run, compose.project):
+    with locked(run.engine.address, compose.project):
         built = _images_put_right(run, compose)
         services = compose.services()
         needed = [] if no_deps else [name for name in services if name != service]
@@ -59,7 +59,7 @@ def passed_on(run: Run, words: Sequence[str]) -> None:
     """Run ``docker compose`` with these words for this checkout's stack: with the files, the name, the environment and
     the images that ``up`` takes."""
     compose = checkout.settled(run)
-    with locked(run, compose.project):
+    with locked(run.engine.address, compose.project):
         _images_put_right(run, compose)
     _show(run.events, compose, words)
 

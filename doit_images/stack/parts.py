@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 
 from doit_images.core.base.errors import UserError, meant, nearest
 from doit_images.core.base.references import familiar
@@ -40,9 +41,9 @@ def services_of(run: Run, names: Collection[str], *, alone: bool = False) -> Map
         raise
 
 
-def further_profiles(run: Run, words: Collection[str]) -> list[str]:
+def further_profiles(files: tuple[Path, ...], environ: Mapping[str, str], words: Collection[str]) -> list[str]:
     """All profiles that are to be active where services among these words have others than are; none where not."""
-    compose = Compose(run.files, "", run.environ)
+    compose = Compose(files, "", environ)
     declared = compose.config("--profile", "*").get("services") or {}
     wanted = [tuple(declared[name].get("profiles") or ()) for name in words if name in declared]
     if not any(wanted):

@@ -15,7 +15,6 @@ from doit_images.core.base.errors import UserError
 from doit_images.core.compose.stack import Compose
 from doit_images.core.engine.client import Engine
 from doit_images.core.engine.endpoint import leading_to
-from doit_images.core.run import Run
 from doit_images.stack import copies, every, secrets
 from doit_images.stack.checkout import Choice
 from doit_images.stack.containers import PROJECT, Containers
@@ -24,14 +23,13 @@ from doit_images.stack.images import Kept
 _VOLUME = "com.docker.compose.volume"
 
 
-def seed(run: Run, compose: Compose, other: str, images: dict[str, Kept]) -> None:
-    """Copy the volumes of the stack ``other`` (its name, or the folder of its checkout) to this one, before it is
-    started. ``UserError`` where there is no such stack, it has no data, this one has some, or the passwords differ."""
-    choice = _chosen(run, compose, other)
-    pairs = _pairs(run.engine, compose, choice)
+def seed(engine: Engine, folder: Path, compose: Compose, choice: Choice, images: dict[str, Kept]) -> None:
+    """Copy the volumes of another stack to this one, before it is started; ``folder`` is the project's own.
+    ``UserError`` where the other has no data, this one has some, or the passwords differ."""
+    pairs = _pairs(engine, compose, choice)
     _same_passwords(compose.directory, choice)
     # Also what Compose did not make, such as a restored backup: to make a volume that is there already does nothing.
-    there = {name for name, _, _ in _volumes(run.engine)}
+    there = {name for name, _, _ in _volumes(engine)}
     if taken := sorted(target for _, _, target in pairs if target in there):
         raise UserError(
             f"{compose.project} has data already, in {', '.join(taken)}",
@@ -41,15 +39,16 @@ def seed(run: Run, compose: Compose, other: str, images: dict[str, Kept]) -> Non
         raise UserError("none of the images is here", remedy="doit build")
     image = next(iter(images.values())).id
     running = [one.id for one in Containers(choice.name).look() if one.running]
-    with copies.paused(run.engine, running):
+    with copies.paused(engine, running):
         for key, source, target in pairs:
-            with copies.new_volume(run.engine, target, {PROJECT: compose.project, _VOLUME: key}):
-                copies.copy(run.engine, source, target, image, run.folder)
+            with copies.new_volume(engine, target, {PROJECT: compose.project, _VOLUME: key}):
+                copies.copy(engine, source, target, image, folder)
             print(f"{target} has what {source} held", file=sys.stderr)
 
 
-def _chosen(run: Run, compose: Compose, other: str) -> Choice:
-    known = [choice for choice in every.stacks(run) if choice.name != compose.project]
+def found(own: Choice, other: str) -> Choice:
+    """The stack ``other`` of the same project, by its name or the folder of its checkout. ``UserError`` for none."""
+    known = [choice for choice in every.stacks(own) if choice.name != own.name]
     place = os.path.realpath(other)
     for choice in known:
         if choice.name == other or os.path.realpath(choice.directory) == place:

@@ -46,12 +46,12 @@ def up(run: Run, services: Sequence[str], *, no_deps: bool, seed_from: str) -> N
 def start(run: Run, compose: Compose, task: str, seed_from: str = "", enough: Callable[[], bool] | None = None) -> None:
     """Start the stack for ``task``, with the data of another checkout's (``seed``) if one is named, wait for health, or
     until that is ``enough``, tell its table; ``UserError`` says which service is not healthy, and why."""
-    with locked(run, compose.project):
+    with locked(run.engine.address, compose.project):
         kept = images.kept(run)
         if seed_from:
             from doit_images.stack import seed  # few begin with another's data
 
-            seed.seed(run, compose, seed_from, kept)
+            seed.seed(run.engine, run.folder, compose, seed.found(checkout.of(run), seed_from), kept)
         checkout.pin(run, compose, kept)
         outcome = bringup.start(compose, bringup.terms(run, task, enough), built=images.named(kept))
     run.events.emit(ServicesListed(rows_of(outcome)))
@@ -76,7 +76,7 @@ def restart(run: Run, services: Sequence[str], *, no_deps: bool) -> None:
 def start_again(run: Run, compose: Compose, services: Sequence[str] = (), *, no_deps: bool = False) -> None:
     """Restart the containers of these services (default: all) and, but with ``no_deps``, of those that Compose restarts
     with them; wait for their health. ``UserError`` says which is not healthy, and why."""
-    with locked(run, compose.project), waiting(run.events, live=False) as show:
+    with locked(run.engine.address, compose.project), waiting(run.events, live=False) as show:
         project, limits = Containers(compose.project), bringup.terms(run, "restart").limits
         done = compose.run("--progress", "plain", "restart", *(["--no-deps"] if no_deps else []), *services)
         done.checked("docker compose restart")

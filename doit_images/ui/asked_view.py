@@ -77,7 +77,7 @@ def _reported(run: Run, answer: BuildKitAnswer, declared: Declared) -> Path:
         "plan": plan,
         "versions": _versions(run.local_images),
     }
-    hide = asking.hider(run, declared.targets[answer.name])
+    hide = asking.hider(run.environ, run.project, declared.targets[answer.name])
     return asking.keep(run.folder, answer, **json.loads(hide(json.dumps(content))))
 
 

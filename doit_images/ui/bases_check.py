@@ -34,7 +34,7 @@ def check(run: Run, *, as_json: bool) -> None:
     says is newer. ``UserError`` where that is reason to act (a base that moved, security fixes, a base that this
     project makes and that is older than is wanted), and where nothing could be found out."""
     decisions = run.planner.decisions()
-    bases = run.part(Bases).ask(decision.inputs for decision in decisions.values())
+    bases = Bases(run).ask(decision.inputs for decision in decisions.values())
     found = _found(run, bases, decisions)
     days = age_of(run.own_base.date, date.today()) if run.own_base else None
     if as_json:

@@ -9,7 +9,6 @@ from doit_images.ci.sbom.compared import differences
 from doit_images.core.base.errors import UserError, printable
 from doit_images.core.base.formatting import clean
 from doit_images.core.base.timestamps import utc
-from doit_images.core.building import externals
 from doit_images.core.planning.plan import Decision
 from doit_images.core.run import Run
 from doit_images.share.bases import Base, Bases, Side
@@ -35,7 +34,7 @@ def plan(run: Run, images: Sequence[str], *, as_json: bool) -> None:
     """Print which bases of ``images`` and what they need moved in their registries, and the plan as if they were here.
     Raises ``UserError`` as ``plan_view.show``."""
     before = plan_view.chosen(run.planner.decisions(), map(run.project.image, images))
-    asked = run.part(Bases)
+    asked = Bases(run)
     bases = asked.ask(decision.inputs for decision in before.values())
     run.local_images.expect({(one.ref, one.platform): one.there.config for one in bases if one.moved and one.there})
     now = run.planner.decisions()
@@ -60,7 +59,7 @@ def pull(run: Run) -> None:
     that were answered. ``UserError`` where one cannot be asked or does not come, for then nothing is to be built."""
     wanted = [run.project.images[name] for name in sorted(run.selected or ())]
     decisions = plan_view.chosen(run.planner.decisions(), wanted)
-    bases = run.part(Bases).ask(decision.inputs for decision in decisions.values())
+    bases = Bases(run).ask(decision.inputs for decision in decisions.values())
     if silent := [one for one in bases if one.why]:
         told = "; ".join(f"{one.ref}: {one.why}" for one in silent)
         raise UserError(f"it cannot be said which bases moved: {told}", remedy="without --pull what is here counts")
@@ -70,9 +69,9 @@ def pull(run: Run) -> None:
             for line in heading(one):
                 run.events.say(line)
             digest = one.there.digest if one.platform == own else one.there.manifest
-            externals.take(run, one.ref, one.platform, digest)
+            run.external_bases.take(one.ref, one.platform, digest)
         elif not one.stays:
-            externals.known(run, one.ref, one.platform)
+            run.external_bases.known(one.ref, one.platform)
 
 
 def standing_on(decisions: Mapping[str, Decision], base: Base) -> set[str]:

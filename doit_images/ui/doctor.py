@@ -17,7 +17,10 @@ from doit_images.core.base.confirm import confirm
 from doit_images.core.base.errors import UserError, os_reason
 from doit_images.core.base.references import stand_in
 from doit_images.core.base.settings import Settings
+from doit_images.core.base.task_names import TaskNames
+from doit_images.core.engine.client import Engine
 from doit_images.core.inputs.copied import copied
+from doit_images.core.local_images import LocalImages
 from doit_images.core.planning.shared_image import SharedRef
 from doit_images.core.run import Run
 from doit_images.pruning import repairs
@@ -36,10 +39,10 @@ def examine(run: Run, *, as_json: bool = False, fix: bool = False, yes: bool = F
     """Print every finding, as a table or as JSON; ``UserError`` if one is bad. With ``fix``, first repair damage and
     remove leftovers that nobody needs, and say so on standard error. The user is asked before anything is removed,
     unless ``yes``."""
-    findings = _named(run, look(run))
+    findings = _named(run.parts.names, look(run))
     if fix and (found := [repair for finding in findings for repair in finding.repairs]):
         _repair(found, yes=yes)
-        findings = _named(run, look(run.anew()))
+        findings = _named(run.parts.names, look(run.anew()))
     if as_json:
         print(json.dumps([_as_data(finding) for finding in findings], indent=2))
     else:
@@ -49,9 +52,9 @@ def examine(run: Run, *, as_json: bool = False, fix: bool = False, yes: bool = F
         raise UserError(f"this machine cannot build yet: {', '.join(bad)}")
 
 
-def _named(run: Run, findings: Iterable[Finding]) -> list[Finding]:
+def _named(names: TaskNames, findings: Iterable[Finding]) -> list[Finding]:
     """With the tasks called as they are here."""
-    return [replace(finding, remedy=run.parts.names.in_text(finding.remedy)) for finding in findings]
+    return [replace(finding, remedy=names.in_text(finding.remedy)) for finding in findings]
 
 
 def _repair(found: Sequence[Repair], *, yes: bool) -> None:
@@ -94,7 +97,7 @@ def look(run: Run) -> Iterator[Finding]:
     yield from _ignored(run)
     yield from _platforms(run)
     yield from _kept(run)
-    yield from _shared(run)
+    yield from _shared(run.settings)
 
 
 def _kept(run: Run) -> Iterator[Finding]:
@@ -126,9 +129,9 @@ def _repairs(subject: str, sound: str, found: Iterable[Repair]) -> Finding:
     return Finding(subject, Severity.WARN, "; ".join(wrong), "doit doctor --fix", repairs)
 
 
-def _shared(run: Run) -> Iterator[Finding]:
+def _shared(settings: Settings) -> Iterator[Finding]:
     """Whether the registry and the Redis answer that machines share their work through."""
-    settings, said = run.settings, list[str]()
+    said = list[str]()
     if settings.cache_registry:
         asked = SharedRef("doctor", "0" * 64, "linux/amd64")  # whether it is there is all the same
         Share(settings.cache_registry, write=False, say=said.append).look({"": asked})
@@ -180,12 +183,12 @@ def _engine(run: Run) -> Iterator[Finding]:
         remedy = 'set {"features": {"containerd-snapshotter": true}} in daemon.json for the others'
         yield Finding("image store", Severity.WARN, "the classic one: caches can be exported inline only", remedy)
     if run.own_base:
-        yield _base(run, run.own_base)
+        yield _base(run.settings, run.engine, run.local_images, run.own_base)
 
 
-def _base(run: Run, base: LocalBase) -> Finding:
+def _base(settings: Settings, engine: Engine, local_images: LocalImages, base: LocalBase) -> Finding:
     """Whether the base is here, and by its name only if it is what has that name elsewhere."""
-    ref, found = run.settings.base_image, base.held()
+    ref, found = settings.base_image, base.held()
     if found is None or not base.counts(found[1]):
         return Finding("base image", Severity.OK, f"{ref} will be pulled, or made from Debian's packages")
     name, local_image = found
@@ -193,11 +196,11 @@ def _base(run: Run, base: LocalBase) -> Finding:
         return Finding("base image", Severity.OK, f"{ref} is in the engine")
     if name != ref:
         return Finding("base image", Severity.OK, f"{name}, made from Debian's packages, stands in for {ref}")
-    own = stand_in(ref, run.local_images.snapshot().platform)
+    own = stand_in(ref, local_images.snapshot().platform)
 
     def rename() -> None:
-        run.engine.tag(local_image.id, own)
-        run.engine.untag(ref)
+        engine.tag(local_image.id, own)
+        engine.untag(ref)
 
     wrong = f"{ref} was made from Debian's packages, and all other projects on this engine build on it"
     repair = Repair(wrong, f"{ref} is called {own}", rename, removes=False)

@@ -13,8 +13,9 @@ from doit_images.ci.sbom import attached
 from doit_images.ci.sbom.attached import CYCLONEDX, PROVENANCE, SPDX, SPDX_3, DocumentKind
 from doit_images.core.base.errors import UserError, printable
 from doit_images.core.base.files import replace as write_file
+from doit_images.core.compose.project import Project
 from doit_images.core.engine.client import LocalImage
-from doit_images.core.history.store import Build, Status
+from doit_images.core.history.store import Build, History, Status
 from doit_images.core.planning.plan import Action, Decision
 from doit_images.core.planning.shared_image import SharedRef, shared_ref_of
 from doit_images.core.run import Run
@@ -58,7 +59,7 @@ def provenance(run: Run, images: Sequence[str], *, attach: bool) -> None:
     from doit_images.ci.sbom.provenance import Made, statement
 
     def content(decision: Decision, image: LocalImage, digest: str) -> Documents:
-        build, inputs = _build_of(run, decision, image), decision.inputs
+        build, inputs = _build_of(run.project, run.history, decision, image), decision.inputs
         images = run.project.images
         parents = {images[name].ref: inputs.parent_fingerprints[name] for name in inputs.parents.values()}
         made = Made(inputs.image.ref, inputs.fingerprint, inputs.build_inputs(), parents)
@@ -108,10 +109,10 @@ def _shared(run: Run, decision: Decision) -> tuple[SharedRef, str]:
     return shared_ref, shared.digest
 
 
-def _build_of(run: Run, decision: Decision, image: LocalImage) -> Build:
+def _build_of(project: Project, history: History, decision: Decision, image: LocalImage) -> Build:
     """The build that made this image, for whichever of the services that share it."""
-    names = [name for name, each in run.project.images.items() if each.ref == decision.inputs.image.ref]
-    for build in chain.from_iterable(map(run.history.recent, names)):
+    names = [name for name, each in project.images.items() if each.ref == decision.inputs.image.ref]
+    for build in chain.from_iterable(map(history.recent, names)):
         if (build.image_id, build.action, build.status) == (image.id, Action.BUILD, Status.DONE):
             return build
     raise UserError(

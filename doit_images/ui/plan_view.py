@@ -96,7 +96,8 @@ def _tests(run: Run, decisions: Mapping[str, Decision]) -> Mapping[str, Planned]
     """What would be done about the tests of these images."""
     from doit_images.ci.testing import planned
 
-    names = [name for name, test in planned.tests_of(run).items() if test.service in decisions or test.problem]
+    tests = planned.tests_of(run.project, run.planner)
+    names = [name for name, test in tests.items() if test.service in decisions or test.problem]
     return planned.plan(run, names) if names else {}
 
 
@@ -111,13 +112,12 @@ def _tell_trust(settings: Settings) -> None:
 
 def _untold(run: Run, definition: Mapping[str, object], inputs: Mapping[str, ImageInputs]) -> list[str]:
     """What the definition leaves out, as sentences."""
-    from doit_images.core.building import build_target
     from doit_images.core.buildkit import bake
 
     version = commands.answer(["docker", "buildx", "version"])  # "" for none: it may be meant for another machine
     sentences = bake.untold(definition, inputs, version)
     with contextlib.suppress(UserError):
-        kind = build_target.chosen_backend(run).kind
+        kind = run.cache_backend.kind
         if kind != CacheBackend.NONE:
             sentences.append(f"bake neither reads nor writes the caches of CACHE_BACKEND ({kind})")
     return sentences

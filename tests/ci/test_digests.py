@@ -78,7 +78,7 @@ def test_what_the_registry_does_not_keep_is_locked_and_told(
     run: Any = SimpleNamespace(
         settings=SimpleNamespace(cache_registry="reg.example:5000", cache_write=write),
         events=SimpleNamespace(say=told.append),
-        part=lambda kind: SimpleNamespace(share=SimpleNamespace(registry=None)),
+        peers=SimpleNamespace(share=SimpleNamespace(registry=None)),
     )
     assert locks.keep(run, IMAGES) == ""
     so = "what is locked is not kept there, and `registry_prune` may remove it"

@@ -34,8 +34,9 @@ from doit_images.core.compose.project import Project, resolved
 from doit_images.core.history.store import History
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning import record
-from doit_images.core.run import Run
+from doit_images.core.run import Parts, Run
 from doit_images.pruning.registry_contents import Repository
+from doit_images.share.connection import Machines
 from doit_images.share.registry import Registry
 from tasks import end_to_end
 from tests import loopback
@@ -368,6 +369,8 @@ def test_what_passed_on_something_that_was_not_known_before_is_not_kept(monkeypa
         folder=Path("/x"),
         project=SimpleNamespace(images={"web": inputs.image}),
         planner=SimpleNamespace(decide=lambda _: SimpleNamespace(inputs=inputs)),
+        peers=SimpleNamespace(share=None),
+        events=SimpleNamespace(say=print),
     )
     act._keep(run, before, Trial(0, 0.0, 1.0))
     assert kept == []
@@ -406,6 +409,8 @@ def test_of_the_end_to_end_tests_too(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         environ={},
         folder=tmp_path,
         local_images=SimpleNamespace(changed=lambda: None),
+        peers=SimpleNamespace(share=None),
+        events=SimpleNamespace(say=print),
     )
     end_to_end.run_tests(run, [])
     assert kept == []
@@ -642,7 +647,7 @@ def test_a_failure_on_what_passed_before_is_told_to_all(
         failing = iter([0, 7, 0, 7])
         monkeypatch.setenv("XDG_STATE_HOME", shop.environ["XDG_STATE_HOME"])
         monkeypatch.setattr(act, "attempted", lambda *_, again: Trial(next(failing), 0.0, 1.0, why="by chance"))
-        here = Run((shop.folder / "compose.yml",), shop.env(**shared))
+        here = Run((shop.folder / "compose.yml",), shop.env(**shared), parts=Parts(peers=Machines))
         here.events.listen(lambda event: heard.append(getattr(event, "text", "")))
         with pytest.raises(UserError, match=r"^2 of 4 runs failed: by chance$"):
             act.run_test(here, "api", runs="4")

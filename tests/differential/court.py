@@ -162,10 +162,10 @@ class _Ours:
     @staticmethod
     def _make(run: Run) -> dict[str, str]:
         failed: dict[str, str] = {}
-        with prune_lock.shared(run, lambda: None):
+        with prune_lock.shared(run.engine, lambda: None) as pruning:
             for name in run.planner.decisions():
                 try:
-                    make.make_image(run, name)
+                    make.make_image(run, name, pruning)
                 except UserError as error:
                     failed[name] = str(error)
         return failed

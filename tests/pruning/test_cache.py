@@ -548,7 +548,8 @@ def test_folders_of_other_projects_go_when_their_file_is_gone_or_they_are_old(tm
         folder=tmp_path / "own",
         expected=SimpleNamespace(builds={}),
         project=SimpleNamespace(images={}, directory=tmp_path),
-        settings=SimpleNamespace(cache_dir="", cache_max_age=30 * DAY),
+        cache_folder=tmp_path / "own/cache",
+        settings=SimpleNamespace(cache_max_age=30 * DAY),
     )
     found = {item.name for item in disk_usage.files(run, time.time())}
     assert found == {"gone, whose Compose file is gone", "old, a project of this folder"}

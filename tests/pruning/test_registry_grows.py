@@ -21,9 +21,10 @@ from doit_images.core.base.references import digest_of, tag_of
 from doit_images.core.base.timestamps import utc
 from doit_images.core.buildkit import backends
 from doit_images.core.engine.labels import FINGERPRINT
-from doit_images.core.run import Run
+from doit_images.core.run import Parts, Run
 from doit_images.pruning import registry_prune
 from doit_images.share.client import Client
+from doit_images.share.connection import Machines
 from doit_images.share.no_answer import NoImage
 from doit_images.share.registry import Registry
 from doit_images.share.signing import BUNDLE
@@ -273,7 +274,12 @@ def test_after_a_year_the_disk_holds_what_is_needed(
         assert len(there) >= 2000
         environ = {**os.environ, "CACHE_REGISTRY": address}
         registry_prune.prune(
-            Run((work / "compose.yml",), environ), [], dry_run=False, everything=False, yes=True, as_json=True
+            Run((work / "compose.yml",), environ, parts=Parts(peers=Machines)),
+            [],
+            dry_run=False,
+            everything=False,
+            yes=True,
+            as_json=True,
         )
     pages, replaced = 2 * (len(there) // 100 + 2), len(pushed.locked)
     gone = json.loads(capsys.readouterr().out)["gone"]

@@ -24,11 +24,12 @@ from doit_images.core.base.timestamps import utc
 from doit_images.core.buildkit import backends
 from doit_images.core.compose.image import Image
 from doit_images.core.engine.labels import FINGERPRINT
-from doit_images.core.run import Run
+from doit_images.core.run import Parts, Run
 from doit_images.pruning import git_states, registry_prune
 from doit_images.pruning.prune import ANY_AGE, Item, ItemKind
 from doit_images.pruning.registry_contents import Repository
 from doit_images.share import referrers
+from doit_images.share.connection import Machines
 from doit_images.share.no_answer import NoImage
 from doit_images.share.registry import Registry
 from doit_images.share.transport import Answer
@@ -318,7 +319,7 @@ def test_what_another_platform_needs_stays_and_what_nobody_can_tell(
     git(lab, "init", "--initial-branch=main")
     git(lab, "add", "compose.yml", "one.Dockerfile", "two.Dockerfile", "text")
     git(lab, "commit", "--message", "first")
-    run = Run((lab.folder / "compose.yml",), lab.env())
+    run = Run((lab.folder / "compose.yml",), lab.env(), parts=Parts(peers=Machines))
     needed = run.planner.made_of(run.resolver, "linux/arm64")["one"].fingerprint
     (lab.folder / "text").write_text(f"{lab.prefix} second")
     git(lab, "commit", "--all", "--message", "second")
@@ -453,7 +454,7 @@ def results_of(registry: Registry, folder: Path, forgotten: list[str]) -> Any:
         project=SimpleNamespace(images={"one": Image("one", "app/one:latest", "/")}),
         settings=SimpleNamespace(registry_max_age=0.0),
         folder=folder,
-        part=lambda kind: SimpleNamespace(share=share),
+        peers=SimpleNamespace(share=share),
     )
     return registry_prune._Results(run, ANY_AGE)
 

@@ -4,10 +4,11 @@ test_builder.py."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -16,9 +17,11 @@ from doit_images.ci.verifying import verify
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.events import Events
 from doit_images.core.base.settings import BuilderDriver, BuildOutput, CacheBackend, Settings, load
-from doit_images.core.building import build_lock, build_target
+from doit_images.core.building import build_target, make, prune_lock
 from doit_images.core.building.attempt import Attempt, ImageBuild, InputsChanged
+from doit_images.core.building.steps import Right, Work
 from doit_images.core.buildkit import builder
+from doit_images.core.buildkit.backends import Backend
 from doit_images.core.engine.labels import INPUT_DIGEST, PARENTS
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning.plan import SHARED, Action, Decision, Known, plan
@@ -79,8 +82,7 @@ class SeemingRun:
         self.built: Callable[[str], None] = self.noted.append
         self.engine: Any = None
         self.files: tuple[Path, ...] = ()
-        kept: dict[type, Any] = {}
-        self.kept: Callable[[type], Any] = lambda kind: kept.setdefault(kind, kind())
+        self.cache_backend = Backend(CacheBackend.NONE)
 
     @property
     def share(self) -> Any:
@@ -126,7 +128,7 @@ def test_what_is_built_in_every_run_is_built_once_in_each() -> None:
 def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builder, "ready", lambda *words: None)
     run = SeemingRun(tmp_path, DECISION)
-    target = build_target.choose(run, DECISION, {})
+    target = build_target.choose(run, APP, {})
     pushes = (
         "type=image,name=reg:5000/team/app/app,push=true,push-by-digest=true,compression=gzip,force-compression=true,"
         "store=false"
@@ -139,14 +141,14 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     # Several nodes build one platform each.
     two = replace(APP, platforms=("linux/amd64", "linux/arm64"))
     run.settings = replace(SETTINGS, builder_endpoints=("tcp://amd:1", "tcp://arm:1"))
-    target = build_target.choose(run, DECISION._replace(inputs=two), {})
+    target = build_target.choose(run, two, {})
     assert {name: apart.extra for name, apart in target.apart.items()} == dict.fromkeys(
         two.platforms, ("--output", pushes)
     )
     run = SeemingRun(tmp_path, DECISION)
     run.held["app/base"] = None
     with pytest.raises(UserError, match="reg:5000/team does not hold `base`"):
-        build_target.choose(run, DECISION, {})
+        build_target.choose(run, APP, {})
 
 
 @pytest.mark.parametrize(
@@ -220,8 +222,10 @@ def test_whoever_had_to_wait_asks_the_registry_again(tmp_path: Path) -> None:
     run.engine = SimpleNamespace(address=f"unix://{tmp_path}/none")
     run.files = (tmp_path / "compose.yml",)
     run.share = SimpleNamespace(forget=asked.append)
-    with build_lock.taken(run, DECISION) as there:
-        assert there
+    with ExitStack() as stack:
+        job = make._Job(cast("Any", run), "app", prune_lock.SharedLock(run.engine), stack)
+        work = job._wait_for_run(DECISION, Work(DECISION))
+        assert (work.decision, work.held) == (None, {Right.BUILD_LOCK}), "it is decided again"
     assert [one.tag for one in asked] == [f"in-{APP.fingerprint[:16]}"]
 
 

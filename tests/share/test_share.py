@@ -24,7 +24,10 @@ from doit_images.core.base.commands import TimedOut
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.events import Events
 from doit_images.core.base.references import path_of, tag_of
-from doit_images.core.building import build_target, fetch, results
+from doit_images.core.base.settings import CacheBackend
+from doit_images.core.building import fetch, results
+from doit_images.core.building.build_target import Transfer
+from doit_images.core.buildkit.backends import Backend
 from doit_images.core.engine import temporary_tag
 from doit_images.core.engine.client import Engine, Gone, ImageConfig, LocalImage, Snapshot, snapshot_of
 from doit_images.core.engine.labels import INPUT_DIGEST, PARENTS
@@ -804,7 +807,7 @@ def test_what_another_run_pulled_and_named_meanwhile_is_taken(monkeypatch: pytes
         engine=FakeEngine(),
         planner=SimpleNamespace(content_of=lambda inputs, local_image: "content"),
     )
-    monkeypatch.setattr(results, "name_image", lambda run, decision, image_id: named.append(image_id))
+    monkeypatch.setattr(results, "name_image", lambda engine, local_images, decision, image_id: named.append(image_id))
     monkeypatch.setattr(temporary_tag, "take_away", lambda engine, refs: None)
     monkeypatch.setattr(results, "keep", lambda *_: None)
     assert fetch.fetched(run, decision) is image
@@ -1009,14 +1012,15 @@ def test_who_may_not_push_or_was_stopped_for_longer_than_its_lease_pushes_and_te
     told: list[str] = []
     events: list[object] = []
     noted.listen(events.append)
-    monkeypatch.setattr(build_target, "layout_of", lambda run, image: None)
-    monkeypatch.setattr(build_target, "inline_tags", lambda run: ())
+    monkeypatch.setattr(Transfer, "layout_of", lambda self, image: None)
     docker, (one, _) = docker_says(""), sharing(monkeypatch, lambda *words: None, write)
     index = SimpleNamespace(publish=told.extend)
     coordinator = SimpleNamespace(on=True, index=index, lost=lambda what: what == turn.turn and lost)
     run: Any = SimpleNamespace(
         events=noted,
         engine=FakeEngine(),
+        folder=Path(),
+        cache_backend=Backend(CacheBackend.NONE),
         settings=SimpleNamespace(cache_write=write),
         local_images=SimpleNamespace(
             changed=lambda: None, snapshot=FakeEngine().snapshot, on_own_base=lambda bases: False

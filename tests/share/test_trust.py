@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import functools
 import hashlib
 import json
 import os
@@ -14,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -543,13 +541,8 @@ def test_of_hundreds_of_forged_passes_of_tests_none_is_taken(
     with ThreadPoolExecutor(8) as pool:
         made = dict(pool.map(put, range(1, count + 6)))
     said: list[str] = []
-    machines = SimpleNamespace(share=Share(store.registry.address, write=False, say=said.append, trust=trust_of(may)))
-    run: Any = SimpleNamespace(
-        settings=settings.Settings(cache_registry=store.registry.address), events=SimpleNamespace(say=said.append),
-        kept=functools.cache(lambda kind: kind()), part=lambda kind: machines,
-        local_images=SimpleNamespace(snapshot=lambda: SimpleNamespace(platform=PLATFORM)),
-    )  # fmt: skip
-    found = passes.look(run, dict.fromkeys(made, store.path))
+    share = Share(store.registry.address, write=False, say=said.append, trust=trust_of(may))
+    found = passes.SharedResults(share, lambda: PLATFORM, said.append).look(dict.fromkeys(made, store.path))
     assert found.keys() == {fingerprint for fingerprint, why in made.items() if not why}
     assert len(found) == 5
     told = {sentence.split("`")[1]: sentence for sentence in said}

@@ -20,7 +20,6 @@ from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
 from doit_images.core.compose.stack import Compose
 from doit_images.core.engine.client import normalise
-from doit_images.core.run import Run
 from doit_images.stack import compose_override, seed
 from doit_images.stack.checkout import Choice, Other, decide, is_in_the_way, name_for
 from doit_images.stack.containers import Belongings, Containers, projects
@@ -163,14 +162,13 @@ def test_a_worktree_that_compose_calls_otherwise_is_moved_where_it_wants_what_an
     main = checkout(tmp_path / "shop")
     there = worktree(tmp_path / "fix", tmp_path / "shop")
     choice = Choice("fix", "fix", str(there.directory), "unix:///engine")
-    settings = SimpleNamespace(stack_networks=("proxy",))
-    run = cast(Run, SimpleNamespace(files=(), environ={}, settings=settings))
+    compose = Compose((), "fix", {})
     of_main = Other("shop", main, **{key: frozenset(names) for key, names in has.items()})
-    assert is_in_the_way(run, choice, [of_main]) == moved
+    assert is_in_the_way(compose, choice, [of_main], ["proxy"]) == moved
     stranger = dataclasses.replace(of_main, place=checkout(tmp_path / "other"))
-    assert not is_in_the_way(run, choice, [stranger])
+    assert not is_in_the_way(compose, choice, [stranger], ["proxy"])
     kept = Belongings((), (), ("shop$data",))
-    assert is_in_the_way(run, choice, [of_main]), "the data of a stack that is down"
+    assert is_in_the_way(compose, choice, [of_main], ["proxy"]), "the data of a stack that is down"
 
 
 # ---- what is another in a stack beside the first
@@ -381,16 +379,13 @@ FILES = {
 
 def test_a_volume_that_compose_did_not_make_is_not_written_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As one that a backup was restored to before the stack was up for the first time."""
-    monkeypatch.setattr(seed, "_chosen", lambda *_: Choice("it", "other", str(tmp_path), ""))
     monkeypatch.setattr(seed, "_pairs", lambda *_: [("data", "other_data", "mine_data")])
     monkeypatch.setattr(seed, "_same_passwords", lambda *_: None)
     monkeypatch.setattr(commands, "run", lambda argv, **_: commands.Done(0, b"mine_data\nother_data\n", "", {}))
-    run, compose = (
-        SimpleNamespace(engine=SimpleNamespace(address="")),
-        SimpleNamespace(project="mine", directory=tmp_path),
-    )
+    engine, compose = SimpleNamespace(address=""), SimpleNamespace(project="mine", directory=tmp_path)
+    other = Choice("it", "other", str(tmp_path), "")
     with pytest.raises(UserError, match="mine has data already, in mine_data"):
-        seed.seed(run, compose, "other", {})
+        seed.seed(engine, tmp_path, compose, other, {})
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from doit_images.core.base.references import stand_in
 from doit_images.core.base.settings import BaseSource, Settings
 from doit_images.core.engine.api import Api
 from doit_images.core.engine.client import Engine, LocalImage, Snapshot, host_platform, image_config, normalise
-from doit_images.core.run import Run
+from doit_images.core.run import Parts, Run
 from doit_images.share import connection
 from doit_images.ui import doctor
 from tasks import base_image as bases
@@ -155,7 +155,7 @@ def test_where_a_shared_base_may_have_the_name(source: str, ref: str, may: bool)
 
 def rebuild(local_image: LocalImage | None, root: Path, **settings: str) -> str:
     """With an engine that holds this under the base's name."""
-    run = Run(environ=settings)
+    run = Run(environ=settings, parts=Parts(peers=connection.Machines))
     return base.rebuild(run.settings, local_image, connection.of(run).share, root)
 
 
@@ -386,7 +386,7 @@ def test_what_has_the_name_that_it_stands_in_for_is_called_by_its_own(name: str,
     run = Run((ROOT / "docker-compose.optimized.yml",), {**os.environ, "BASE_IMAGE": name})
     here = declared.DeclaredBase(run)
     assert here.is_here()
-    finding = doctor._base(run, here)
+    finding = doctor._base(run.settings, run.engine, run.local_images, here)
     assert (
         finding.detail == f"{name} was made from Debian's packages, and all other projects on this engine build on it"
     )
@@ -397,7 +397,10 @@ def test_what_has_the_name_that_it_stands_in_for_is_called_by_its_own(name: str,
     assert docker("image", "inspect", "--format", "{{.Id}}", own).stdout.strip() == image
     run.local_images.changed()
     assert here.is_here()
-    assert doctor._base(run, here).detail == f"{own}, made from Debian's packages, stands in for {name}"
+    assert (
+        doctor._base(run.settings, run.engine, run.local_images, here).detail
+        == f"{own}, made from Debian's packages, stands in for {name}"
+    )
 
 
 @pytest.mark.engine

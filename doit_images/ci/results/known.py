@@ -5,34 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from doit_images.ci.results import local, shared
+from doit_images.ci.results import local
 from doit_images.ci.results.result import Result
+from doit_images.ci.results.shared import SharedResults
 from doit_images.core.base.errors import UserError
 from doit_images.core.history.store import Build, Status, StepRecord
 from doit_images.core.run import Run
 
 
-def look(run: Run, wanted: Mapping[str, str], *, ask: bool = True) -> dict[str, Result]:
+def look(shared: SharedResults, wanted: Mapping[str, str], *, ask: bool = True) -> dict[str, Result]:
     """The results that are known for these fingerprints, each with the repository of the shared registry that it would
     lie in; what others have is kept here too. Without ``ask`` the registry is not asked."""
     here = {number: result for number in wanted if (result := local.look(number))}
-    there = shared.look(run, {number: path for number, path in wanted.items() if number not in here}) if ask else {}
+    asked = {number: path for number, path in wanted.items() if number not in here}
+    there = shared.look(asked) if ask else {}
     for result in there.values():
         local.keep(result)
     return {**here, **there}
 
 
-def keep(run: Run, path: str, result: Result) -> None:
+def keep(shared: SharedResults, path: str, result: Result) -> None:
     """Keep that tests passed, for this machine and, in this repository, for the others."""
     local.keep(result)
-    shared.put(run, path, result, result.kept())
+    shared.put(path, result, result.kept())
 
 
-def withdraw(run: Run, path: str, result: Result) -> None:
+def withdraw(shared: SharedResults, path: str, result: Result) -> None:
     """Tests failed on just what they passed on before: that they passed counts for nobody any more."""
     local.forget(result.fingerprint)
-    shared.put(run, path, result, None)
-    run.events.say(f"{result.name} is flaky: it failed on just what it passed on before, which does not count any more")
+    shared.put(path, result, None)
+    shared.say(f"{result.name} is flaky: it failed on just what it passed on before, which does not count any more")
 
 
 def note(run: Run, ended: Build, error: str = "", saved: float = 0.0) -> None:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from doit_images.ci.history import TESTED, expected_seconds
-from doit_images.ci.results import known
+from doit_images.ci.results import known, shared
 from doit_images.ci.results.result import Result, times
 from doit_images.ci.testing.attempt import Trial
 from doit_images.ci.testing.planned import Planned, PlannedState, plan, records_folder
@@ -55,7 +55,7 @@ def run_test(run: Run, name: str, *, again: bool = False, runs: str = "1") -> No
             run.events.say(f"{name} passed in {seconds_text(attempt.seconds)}")
     if failed:
         if planned.result:
-            known.withdraw(run, path_of(run.project.images[planned.test.service].ref), planned.result)
+            known.withdraw(shared.of(run), path_of(run.project.images[planned.test.service].ref), planned.result)
         raise UserError(f"{f'{len(failed)} of {count} runs failed: ' if count > 1 else ''}{failed[0].why}")
     if moved:
         run.events.say(f"{name}: {MOVED}")
@@ -125,7 +125,7 @@ def _keep(run: Run, planned: Planned, attempt: Trial) -> None:
         return
     images = dict(after.images)
     result = Result(planned.test.name, after.fingerprint, attempt.seconds, time.time(), attempt.junit, images)
-    known.keep(run, path_of(run.project.images[planned.test.service].ref), result)
+    known.keep(shared.of(run), path_of(run.project.images[planned.test.service].ref), result)
     kept = Record(
         image=planned.test.name,
         ref=planned.ref,

@@ -20,16 +20,17 @@ from doit_images.ci.testing.declared import DEFAULT, NONE, ImageTest
 from doit_images.ci.testing.planned import Planned
 from doit_images.core.base import commands, files, leftovers, platforms
 from doit_images.core.base.errors import UserError
+from doit_images.core.base.settings import Settings
 from doit_images.core.building import parents
 from doit_images.core.building.context import as_built, changes_since, sending
 from doit_images.core.buildkit import buildx
 from doit_images.core.compose.stack import Compose
 from doit_images.core.compose.tests import DECLARED, environment
 from doit_images.core.engine import plugins, temporary_tag
+from doit_images.core.engine.client import Engine
 from doit_images.core.engine.endpoint import context, leading_to
 from doit_images.core.inputs import stamps
 from doit_images.core.inputs.image_inputs import ImageInputs
-from doit_images.core.planning.plan import Action, Decision
 from doit_images.core.run import Run
 from doit_images.stack import bringup, ephemeral_stack, images, one_container, secrets
 from doit_images.stack.containers import Containers
@@ -66,7 +67,7 @@ def run_command(run: Run, planned: Planned, inputs: ImageInputs) -> Trial:
                 done.checked("the test gets no network of its services")
             known = {**around.compose.environ, **around.environment}
             hide = secrets.hider(around.compose.directory, known)
-            status = _attached(run, name, log_of(run.folder, planned), hide)
+            status = _attached(run.settings, run.engine, name, log_of(run.folder, planned), hide)
             there = bool(test.junit) and one_container.take(run.engine, name, test.junit, folder / _JUNIT)
             why = _why(run.folder, planned, status) if status else ""
             attempt = ended(status, began, (folder, _JUNIT) if there else None, why)
@@ -81,14 +82,14 @@ def options_for(environment: Mapping[str, str]) -> tuple[list[str], dict[str, st
     return [each for word in words for each in ("--env", word)], env
 
 
-def _attached(run: Run, name: str, log: Path, hide: Callable[[str], str]) -> int:
+def _attached(settings: Settings, engine: Engine, name: str, log: Path, hide: Callable[[str], str]) -> int:
     """Start the container, write down what it says, without the values of secrets, and wait for its end; its exit
     status."""
     argv = ["docker", "start", "--attach", name]
-    limit = run.settings.build_timeout or None
+    limit = settings.build_timeout or None
     with (
         files.log(log, append=False) as lines,
-        commands.start(argv, env=leading_to(run.engine.address), seconds=limit) as process,
+        commands.start(argv, env=leading_to(engine.address), seconds=limit) as process,
     ):
         for text in hidden_lines(process.output(), hide):
             lines.write(text)
@@ -108,12 +109,11 @@ def _why(folder: Path, planned: Planned, status: int) -> str:
 def _image(run: Run, inputs: ImageInputs) -> Iterator[tuple[str, bool]]:
     """For the block: the image with the test's inputs, under a temporary name, and whether these were written to while
     it was made."""
-    decision = Decision(inputs.name, Action.BUILD, (), inputs)
     ref = f"{_REPOSITORY}:{temporary_tag.make('building')}"
     temporary_tag.note(run.engine, ref)
     try:
         with (
-            parents.pinned(run, decision) as pins,
+            parents.pinned(run.engine, run.local_images, inputs, registry_only=run.settings.registry_only) as pins,
             sending(inputs.index, run.common),
             leftovers.folder("test-") as folder,
         ):

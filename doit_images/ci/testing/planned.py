@@ -14,15 +14,17 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from doit_images.ci.results import known
+from doit_images.ci.results import known, shared
 from doit_images.ci.results.result import Result, fingerprint
 from doit_images.ci.testing.declared import NONE, ImageTest, declared
 from doit_images.ci.testing.variants import in_words, name_of, with_tests
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.references import path_of
+from doit_images.core.compose.project import Project
 from doit_images.core.compose.stack import Compose
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.inputs.resolver import InputResolver
+from doit_images.core.planner import Planner
 from doit_images.core.planning import record
 from doit_images.core.planning.plan import own_only
 from doit_images.core.planning.reasons import differences
@@ -75,24 +77,22 @@ class Planned(NamedTuple):
         return f"{self.inputs.image.ref if self.inputs else ''}#{self.test.service}"
 
 
-def tests_of(run: Run) -> dict[str, ImageTest]:
+def tests_of(project: Project, planner: Planner) -> dict[str, ImageTest]:
     """All tests of the project."""
-    return declared(run.project, run.planner.declared())
+    return declared(project, planner.declared())
 
 
 def plan(run: Run, names: Iterable[str], *, again: bool = False, ask: bool = True) -> dict[str, Planned]:
     """What would be done about these tests; ``again``: with folders walked once more. ``ask`` the shared registry."""
-    every = tests_of(run)
+    every = tests_of(run.project, run.planner)
     tests = {name: every[name] for name in names}
     resolver = _resolver(run, tests, again=again)
     planned = {name: seen_by(run, test, resolver) for name, test in tests.items()}
     resolver.keep()
-    wanted = {
-        one.fingerprint: path_of(run.project.images[one.test.service].ref)
-        for one in planned.values()
-        if one.fingerprint
-    }
-    results = known.look(run, wanted, ask=ask)
+    images = run.project.images
+    seen = {one.fingerprint: images[one.test.service].ref for one in planned.values() if one.fingerprint}
+    wanted = {fingerprint: path_of(ref) for fingerprint, ref in seen.items()}
+    results = known.look(shared.of(run), wanted, ask=ask)
     return {name: _told(run.folder, one, results.get(one.fingerprint)) for name, one in planned.items()}
 
 
@@ -141,7 +141,9 @@ def _services(run: Run, test: ImageTest) -> Services | None:
         return None
     from doit_images.ci import seen as stack_seen  # most tests need no services
 
-    return stack_seen.of_stack(run, Compose(run.files, run.project.name, run.environ), test.services)
+    return stack_seen.of_stack(
+        run.local_images, run.planner, Compose(run.files, run.project.name, run.environ), test.services
+    )
 
 
 def _told(folder: Path, planned: Planned, result: Result | None) -> Planned:

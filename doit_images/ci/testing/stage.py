@@ -15,8 +15,9 @@ from doit_images.ci.testing.isolation import own_stages
 from doit_images.ci.testing.planned import Planned
 from doit_images.ci.verifying.once_more import once_more
 from doit_images.core.base import leftovers, platforms
-from doit_images.core.building import aside, capacity
+from doit_images.core.building import aside
 from doit_images.core.building import attempt as building
+from doit_images.core.building.events import ImageNoted
 from doit_images.core.buildkit import buildx, failure
 from doit_images.core.engine.client import LocalImage
 from doit_images.core.history.store import Status
@@ -33,7 +34,7 @@ def run_stage(run: Run, planned: Planned, inputs: ImageInputs, *, again: bool) -
     it holds of the test's may lie on the layers of before. Raises ``UserError``."""
     image = run.planner.decide(planned.test.service)
     labels = (image.local_image or image.offer or LocalImage("")).labels
-    with capacity.taken(run, image):
+    with run.capacity.taken(image.name, lambda text: run.events.emit(ImageNoted(image.name, text))):
         return _built(run, planned, inputs, again=again or rebuilt(labels) > 0)
 
 

@@ -121,7 +121,7 @@ def _try(run: Run, changed: set[Path]) -> None:
 
 def _concerned(run: Run, changed: set[Path]) -> list[str]:
     """The tasks that build and test what these files go into."""
-    tests = tests_of(run)
+    tests = tests_of(run.project, run.planner)
     resolver = run.resolver.of(with_tests(run.project, tests))
     names = concerned(resolver.resolve(host_platform(), lambda ref, some: None), changed)
     tested = [test.name for test in tests.values() if {test.service, name_of(test)} & set(names)]

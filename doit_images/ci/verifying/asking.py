@@ -25,10 +25,12 @@ from doit_images.core.building import build_target, prune_lock
 from doit_images.core.buildkit.progress import Progress, Vertex, brief
 from doit_images.core.compose import env_files
 from doit_images.core.compose.answer import PLATFORMS
+from doit_images.core.compose.project import Project
 from doit_images.core.compose.stack import Compose
 from doit_images.core.engine import plugins
 from doit_images.core.engine.client import CacheRecord, Engine
 from doit_images.core.history.store import KEEP, History
+from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning.plan import Action, Decision
 from doit_images.core.run import Run
 from doit_images.stack import secrets
@@ -73,7 +75,7 @@ def report_of(folder: Path, name: str) -> Path:
     return folder / "differences" / f"{name}.json"
 
 
-def keep(folder: Path, answer: BuildKitAnswer, **more: Any) -> Path:
+def keep(folder: Path, answer: BuildKitAnswer, **more: object) -> Path:
     """Keep an answer, with ``more`` of what it is about, for as long as the image is the same; where it lies."""
     path = report_of(folder, answer.name)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,10 +83,10 @@ def keep(folder: Path, answer: BuildKitAnswer, **more: Any) -> Path:
     return path
 
 
-def hider(run: Run, target: Mapping[str, Any]) -> Callable[[str], str]:
+def hider(environ: Mapping[str, str], project: Project, target: Mapping[str, Any]) -> Callable[[str], str]:
     """What hides secrets in BuildKit's words: a step is called by the values of its arguments."""
     given = {name: value for name, value in (target.get("args") or {}).items() if value}
-    return secrets.hider(run.project.directory, {**run.environ, **given})
+    return secrets.hider(project.directory, {**environ, **given})
 
 
 def ask(run: Run, name: str, declared: Declared) -> BuildKitAnswer:
@@ -97,9 +99,9 @@ def ask(run: Run, name: str, declared: Declared) -> BuildKitAnswer:
     known = checked_json.recall(report_of(run.folder, name)) or {}
     if (known.get("fingerprint"), known.get("image_id")) == (answer.fingerprint, answer.image_id):
         return answer._replace(step=str(known.get("step")), unasked=str(known.get("unasked")))
-    with prune_lock.shared(run, lambda: None), leftovers.folder("asking-") as folder:
-        status, progress = _build(run, decision, _seen(run, declared, name, folder))
-    hide = hider(run, declared.targets[name])
+    with prune_lock.shared(run.engine, lambda: None), leftovers.folder("asking-") as folder:
+        status, progress = _build(run, inputs, _seen(run, declared, name, folder))
+    hide = hider(run.environ, run.project, declared.targets[name])
     steps = tuple((hide(step.name), step.cached) for step in progress.steps if step.work)
     answer = answer._replace(steps=steps)
     if step := next(iter(progress.begun()), None):
@@ -157,11 +159,11 @@ def _linked(folder: Path, value: str) -> str:
     return str(link)
 
 
-def _build(run: Run, decision: Decision, target: Mapping[str, Any]) -> tuple[int, Progress]:
+def _build(run: Run, inputs: ImageInputs, target: Mapping[str, Any]) -> tuple[int, Progress]:
     """Build it until the first step begins that is not cached: the exit status, and what BuildKit said."""
     env = run.build_environ
     *options, context = composed.options(target, env)
-    around = build_target.around(run, decision)
+    around = build_target.around(run, inputs)
     argv = ["docker", "buildx", "build", "--progress=rawjson", "--output=type=cacheonly", *options, *around, context]
     stdin = target["dockerfile-inline"].encode() if target.get("dockerfile") == "-" else None
     progress = Progress()

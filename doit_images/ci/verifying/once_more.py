@@ -6,8 +6,9 @@ import contextlib
 from collections.abc import Iterator
 
 from doit_images.core.base.errors import UserError
-from doit_images.core.building import build_target, capacity, prune_lock
+from doit_images.core.building import build_target, prune_lock
 from doit_images.core.building.attempt import Attempt, ImageBuild, InputsChanged, Outcome
+from doit_images.core.building.events import ImageNoted
 from doit_images.core.engine import temporary_tag
 from doit_images.core.planning.plan import Action, Decision
 from doit_images.core.run import Run
@@ -22,10 +23,14 @@ def once_more(run: Run, decision: Decision, attempt: Attempt) -> Iterator[str]:
     image_id = ""
     temporary_tag.note(run.engine, build.tag)
     try:
-        with prune_lock.shared(run, lambda: None), capacity.taken(run, decision):
+        with (
+            prune_lock.shared(run.engine, lambda: None),
+            run.capacity.taken(build.name, lambda text: run.events.emit(ImageNoted(build.name, text))),
+        ):
             outcome = _built(build)
         made = run.local_images.snapshot().get(build.tag)
-        image_id = build_target.import_result(run, decision, outcome.target, outcome.image_id, made)
+        transfer = build_target.Transfer.of(run)
+        image_id = transfer.import_result(build.inputs, outcome.target.layout, outcome.image_id, made)
         yield image_id
     finally:
         temporary_tag.take_away(run.engine, [build.tag])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from doit_images.ci.sbom import attached
 from doit_images.ci.verifying import running
@@ -20,6 +21,7 @@ from doit_images.core.base.errors import UserError
 from doit_images.core.building.attempt import Attempt
 from doit_images.core.engine.client import Engine, LocalImage, normalise
 from doit_images.core.engine.endpoint import leading_to
+from doit_images.core.history.store import History
 from doit_images.core.planning import record
 from doit_images.core.planning.plan import Action, Decision
 from doit_images.core.planning.shared_image import shared_ref_of
@@ -88,7 +90,7 @@ def verify(run: Run, name: str, contents: Sequence[ImageContent] = (), *, rebuil
     differs = [] if decision.action == Action.FRESH else list(decision.reasons)
     content, documents = None, list[str]()
     if local_image:
-        differs += _recorded(run, decision, local_image)
+        differs += _recorded(run.folder, run.engine, run.history, decision, local_image)
         content, damage = _held(run, local_image, contents)
         documents, others = _shared(run, decision, local_image)
         differs += [*damage, *others]
@@ -113,13 +115,13 @@ def _given(decision: Decision) -> LocalImage | None:
     return decision.local_image if decision.action in (Action.FRESH, Action.RETAG) else None
 
 
-def _recorded(run: Run, decision: Decision, local_image: LocalImage) -> list[str]:
+def _recorded(folder: Path, engine: Engine, history: History, decision: Decision, local_image: LocalImage) -> list[str]:
     """Labels can be copied onto any image; which one was built, pulled or named here is written down beside it."""
-    last = record.read(run.folder, decision.name)
+    last = record.read(folder, decision.name)
     if last is None or last.fingerprint != decision.inputs.fingerprint or last.image_id in ("", local_image.id):
         return []
-    layers = run.engine.layers(local_image.id)
-    known = (build.layers for build in run.history.recent(decision.name) if build.image_id == last.image_id)
+    layers = engine.layers(local_image.id)
+    known = (build.layers for build in history.recent(decision.name) if build.image_id == last.image_id)
     if any(each is not None and [digest for digest, _ in each] == [digest for digest, _ in layers] for each in known):
         return []
     return [f"it is not the image that was recorded here ({last.image_id[:19]}…), though it has its labels"]

@@ -21,7 +21,6 @@ from doit_images.core.engine.client import Engine
 from doit_images.core.engine.endpoint import leading_to
 from doit_images.core.inputs import stamps
 from doit_images.core.inputs.image_inputs import ImageInputs
-from doit_images.core.planning.plan import Action, Decision
 from doit_images.core.run import Run
 
 
@@ -35,7 +34,7 @@ def image(run: Run, inputs: ImageInputs, text: str, extra: Sequence[str] = (), *
     file = run.folder / "logs" / f"{inputs.name}.{called}.log"
     temporary_tag.note(run.engine, ref)
     try:
-        with prune_lock.shared(run, lambda: run.events.say(f"{inputs.name} waits for cache_prune")):
+        with prune_lock.shared(run.engine, lambda: run.events.say(f"{inputs.name} waits for cache_prune")):
             status, progress, _ = build(run, inputs, ["--tag", ref, "--output", "type=docker", *extra], file)
         if status:
             raise UserError(failure.explain(inputs.image, progress, text, file, status))
@@ -65,21 +64,21 @@ class Aside(NamedTuple):
 def build(run: Run, inputs: ImageInputs, extra: Sequence[str], file: Path, hide: Callable[[str], str] = str) -> Aside:
     """Build from these inputs, on the parents that are here, without our labels and without caches of others; ``extra``
     says what comes out. What BuildKit says goes to the log ``file`` through ``hide``. Raises ``UserError``."""
-    decision, env = Decision(inputs.name, Action.BUILD, (), inputs), run.build_environ
+    settings, env = run.settings, run.build_environ
     try:
         with (
             leftovers.folder("aside-") as folder,
-            parents.pinned(run, decision) as pins,
+            parents.pinned(run.engine, run.local_images, inputs, registry_only=settings.registry_only) as pins,
             sending(inputs.index, run.common),
         ):
             image = as_built(inputs, folder, run.common)
             argv = buildx.build_argv(
                 image,
-                parents={} if run.settings.dedicated_builder else pins.contexts,
+                parents={} if settings.dedicated_builder else pins.contexts,
                 labels={},
                 iidfile=f"{folder}/id",
                 environ=env,
-                extra=[*build_target.around(run, decision), *extra],
+                extra=[*build_target.around(run, inputs), *extra],
             )
             text = None if image.dockerfile_inline is None else image.dockerfile_inline.encode()
             argv, stdin = by_bake.fitting(argv, text, env, run.project.directory)
@@ -91,7 +90,7 @@ def build(run: Run, inputs: ImageInputs, extra: Sequence[str], file: Path, hide:
                     cwd=run.project.directory,
                     env=env,
                     stdin=stdin,
-                    seconds=run.settings.build_timeout or None,
+                    seconds=settings.build_timeout or None,
                 ) as process,
             ):
                 for data in process.output():

@@ -18,11 +18,11 @@ from typing import IO
 from doit_images.core.base import commands, leftovers
 from doit_images.core.base.errors import printable
 from doit_images.core.base.references import repository
-from doit_images.core.building import build_target, log, parents
+from doit_images.core.building import build_target, log
 from doit_images.core.building.build_target import BuildTarget
 from doit_images.core.building.context import as_built, changes_since, sending
 from doit_images.core.building.events import ImageNoted, StepsChanged
-from doit_images.core.building.parents import Vanished
+from doit_images.core.building.parents import Vanished, pinned
 from doit_images.core.buildkit import buildx, by_bake
 from doit_images.core.buildkit.progress import Progress
 from doit_images.core.compose.image import Image
@@ -116,8 +116,11 @@ class ImageBuild:
         run, decision, attempt, began = self.run, self.decision, self.attempt, time.time()
         cached = attempt.cached(decision)
         try:
-            with parents.pinned(run, decision) as pins, sending(self.inputs.index, run.common):
-                target = build_target.choose(run, decision, pins.contexts, no_cache=attempt.no_cache, cached=cached)
+            with (
+                pinned(run.engine, run.local_images, self.inputs, registry_only=run.settings.registry_only) as pins,
+                sending(self.inputs.index, run.common),
+            ):
+                target = build_target.choose(run, self.inputs, pins.contexts, no_cache=attempt.no_cache, cached=cached)
                 before, tagged = stamps.look(self.inputs.parts), self._tagged()
                 progress = Progress(pins.shown)
                 status, image_id = self._buildx(target, progress)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import threading
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
+from doit_images.core import external_bases
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import seconds_text
-from doit_images.core.building import build_target, externals, fetch, results
+from doit_images.core.building import build_target, fetch, results
 from doit_images.core.building.attempt import ImageBuild, Outcome
 from doit_images.core.building.events import ImageEnded, ImageNoted, ImagesPlanned, ImageState
+from doit_images.core.buildkit import builder
 from doit_images.core.buildkit.progress import first_word
 from doit_images.core.compose import env_files
 from doit_images.core.engine import temporary_tag
@@ -19,33 +20,23 @@ from doit_images.core.local_images import LocalImages
 from doit_images.core.planning.plan import ANOTHER, Action, Decision, is_for
 from doit_images.core.run import Run
 
-if TYPE_CHECKING:
-    from doit_images.core.planning.shared_image import SharedImage
-
-
-class _First:
-    """Whether the first build of a run has begun."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.begun = False
-
 
 def begin(run: Run) -> None:
     """What the first build of a run does, while the others wait."""
-    builds = run.kept(_First)
-    with builds.lock:
-        if builds.begun:
+    with run.beginning:
+        if run.begun:
             return
-        builds.begun = True
-        decisions = run.planner.decisions()
+        run.begun = True
+        decisions, env = run.planner.decisions(), run.build_environ
         expected = run.expected.planned(decisions)
         actions = {name: (decision.action, expected.get(name)) for name, decision in decisions.items()}
         run.events.emit(ImagesPlanned(actions))
         built = (decision.inputs.image for decision in decisions.values() if decision.builds)
-        for sentence in env_files.unset(built, run.build_environ):
+        for sentence in env_files.unset(built, env):
             run.events.say(sentence)
-        externals.introduce(run, decisions)
+        if not run.settings.dedicated_builder:  # that one gets its bases as folders, with each build
+            chosen = builder.argv(run.settings, run.environ)
+            external_bases.introduce(run.local_images, decisions.values(), chosen, env)
 
 
 def built(build: ImageBuild) -> tuple[Outcome, LocalImage]:
@@ -60,9 +51,10 @@ def built(build: ImageBuild) -> tuple[Outcome, LocalImage]:
     try:
         outcome = _counted(build)
         made = run.local_images.snapshot().get(build.tag)
-        image_id = build_target.import_result(run, decision, outcome.target, outcome.image_id, made)
+        transfer = build_target.Transfer.of(run)
+        image_id = transfer.import_result(build.inputs, outcome.target.layout, outcome.image_id, made)
         _refuse_foreign(run.local_images, decision, image_id, made)
-        results.name_image(run, decision, image_id)
+        results.name_image(run.engine, run.local_images, decision, image_id)
         run.planner.built(build.name)
     finally:
         if not run.settings.dedicated_builder:
@@ -75,13 +67,14 @@ def built(build: ImageBuild) -> tuple[Outcome, LocalImage]:
 def keep(build: ImageBuild, outcome: Outcome, local_image: LocalImage) -> None:
     """Keep the record and the history of what was built, and let the other machines have it."""
     run, name, decision = build.run, build.name, build.decision
-    build_target.clean_up(run, decision)
+    build_target.clean_up(run.cache_backend, build.inputs)
     results.keep_record(run.folder, decision, local_image, outcome.seconds)
     size = local_image.size
     layers = None if run.settings.registry_only else run.engine.layers(local_image.id)
     _add_to_history(build, outcome, Status.DONE, image_id=local_image.id, size=size, layers=layers)
     made = LocalImage(local_image.id, labels=build.labels, size=size, fixed=False)
-    if instead := _given(run, decision, made, outcome.seconds):
+    alone = run.settings.registry_only or not (run.settings.cache_registry or run.settings.redis_url)
+    if instead := None if alone else run.peers.give(decision, made, outcome.seconds):
         run.events.emit(ImageNoted(name, "another machine shared its result first, which is taken"))
         if pulled := fetch.fetched(run, decision._replace(action=Action.PULL, reasons=(ANOTHER,), offer=instead)):
             run.events.emit(ImageEnded(name, ImageState.PULLED, size=pulled.size))
@@ -98,13 +91,6 @@ def _counted(build: ImageBuild) -> Outcome:
     if outcome.status:
         _failed(build, outcome)
     return outcome
-
-
-def _given(run: Run, decision: Decision, made: LocalImage, seconds: float) -> SharedImage | None:
-    """Share what was built, where there is anybody to share it with; the shared result that is to take its place."""
-    if run.settings.registry_only or not (run.settings.cache_registry or run.settings.redis_url):
-        return None
-    return run.peers.give(decision, made, seconds)
 
 
 def _refuse_foreign(local_images: LocalImages, decision: Decision, image_id: str, made: LocalImage | None) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 from doit_images.core.base.references import tag_of
-from doit_images.core.building import build_target, results
+from doit_images.core.building import results
+from doit_images.core.building.build_target import Transfer
 from doit_images.core.engine import temporary_tag
 from doit_images.core.engine.client import LocalImage
 from doit_images.core.planning.plan import Decision, is_for, made_from
@@ -20,7 +21,7 @@ def fetched(run: Run, decision: Decision) -> LocalImage | None:
     if offer is None or shared_ref is None:
         raise ValueError("pull is decided from an offer")
     began = time.time()
-    ref = run.peers.results.pull(shared_ref, offer, run.engine, build_target.layout_of(run, inputs))
+    ref = run.peers.results.pull(shared_ref, offer, run.engine, Transfer.of(run).layout_of(inputs))
     if not ref:
         return None
     try:
@@ -39,7 +40,8 @@ def fetched(run: Run, decision: Decision) -> LocalImage | None:
         ):
             run.peers.results.refuse(shared_ref, "it is not made from what its labels in the registry say")
             return None
-        results.name_image(run, decision._replace(local_image=local_image), local_image.id)
+        there = decision._replace(local_image=local_image)
+        results.name_image(run.engine, run.local_images, there, local_image.id)
     finally:
         temporary_tag.give_back(run.engine, ref)
         run.local_images.changed()

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.references import path_of
 from doit_images.core.engine import temporary_tag
+from doit_images.core.engine.client import Engine
+from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.local_images import LocalImages
-from doit_images.core.planning.plan import Decision
-from doit_images.core.run import Run
 
 HOST = "localhost:0"
 """Where the temporary names of parents are: nowhere."""
@@ -48,15 +48,17 @@ class PinnedParents:
 
 
 @contextlib.contextmanager
-def pinned(run: Run, decision: Decision) -> Iterator[PinnedParents]:
-    """For the block: the parents of an image under temporary names; none where the engine is to hold none of them.
+def pinned(
+    engine: Engine, local_images: LocalImages, inputs: ImageInputs, *, registry_only: bool
+) -> Iterator[PinnedParents]:
+    """For the block: the parents of an image under temporary names; none where the registry alone is to hold them.
     ``Vanished`` for a parent that is not there, also where that made the block raise ``UserError``."""
     pins = PinnedParents({}, {}, {})
     named: dict[str, str] = {}
     try:
-        for context, name in () if run.settings.registry_only else decision.inputs.parents.items():
-            known = decision.inputs.parent_tags[context]
-            local_image = run.local_images.snapshot().get(known)
+        for context, name in () if registry_only else inputs.parents.items():
+            known = inputs.parent_tags[context]
+            local_image = local_images.snapshot().get(known)
             if local_image is None:
                 raise Vanished(name)
             if name not in named:
@@ -64,14 +66,14 @@ def pinned(run: Run, decision: Decision) -> Iterator[PinnedParents]:
                 ref = f"{HOST}/{path}:{temporary_tag.make('parent')}"
                 pins.ids[name] = local_image.id
                 named[name] = ref
-                temporary_tag.note(run.engine, ref)
-                run.engine.tag(local_image.id, ref)
+                temporary_tag.note(engine, ref)
+                engine.tag(local_image.id, ref)
                 pins.shown[ref] = known
             pins.contexts[context] = named[name]
         yield pins
     except UserError:
-        if name := pins.lost(run.local_images):
+        if name := pins.lost(local_images):
             raise Vanished(name) from None
         raise
     finally:
-        temporary_tag.take_away(run.engine, named.values())
+        temporary_tag.take_away(engine, named.values())

@@ -7,21 +7,11 @@ machine releases the lock: it uses nothing meanwhile, and the wait may take as l
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from doit_images.core.base import lock
 from doit_images.core.engine.client import Engine
-from doit_images.core.run import Run
-
-
-class _Held(threading.local):
-    """The lock as a thread holds it."""
-
-    def __init__(self) -> None:
-        self.stack = contextlib.ExitStack()
-        self.held = False
 
 
 def path_of(engine: Engine) -> Path:
@@ -29,36 +19,35 @@ def path_of(engine: Engine) -> Path:
     return lock.of_engine(engine.address, "builds")
 
 
+class SharedLock:
+    """The lock as one block holds it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._path, self._held = path_of(engine), contextlib.ExitStack()
+        self.held = False
+
+    def take(self, waits: Callable[[], None]) -> bool:
+        """Hold it, together with other builds. While somebody prunes, call ``waits`` once and wait. Returns whether it
+        was not held: everything that the engine held before may be gone. ``Stopped`` and ``UserError`` as of
+        ``lock.shared``."""
+        if self.held:
+            return False
+        self._held.enter_context(lock.shared(self._path, waits))
+        self.held = True
+        return True
+
+    def let_go(self) -> None:
+        """Hold it no longer, until ``take``."""
+        self.held = False
+        self._held.close()
+
+
 @contextlib.contextmanager
-def shared(run: Run, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold it for the block, together with other builds. While somebody prunes, call ``waiting`` once and wait.
-    ``Stopped`` and ``UserError`` as of ``lock.shared``."""
-    mine = run.kept(_Held)
-    with mine.stack:
-        _take(run.engine, mine, waiting)
-        try:
-            yield
-        finally:
-            mine.held = False
-
-
-def let_go(run: Run) -> None:
-    """Within such a block: hold it no longer, until ``take_again``."""
-    mine = run.kept(_Held)
-    mine.held = False
-    mine.stack.close()
-
-
-def take_again(run: Run, waiting: Callable[[], None]) -> bool:
-    """Hold it again; whether it had been let go, so that everything that the engine held may be gone. Raises as
-    ``shared``."""
-    mine = run.kept(_Held)
-    if mine.held:
-        return False
-    _take(run.engine, mine, waiting)
-    return True
-
-
-def _take(engine: Engine, mine: _Held, waiting: Callable[[], None]) -> None:
-    mine.stack.enter_context(lock.shared(path_of(engine), waiting))
-    mine.held = True
+def shared(engine: Engine, waits: Callable[[], None]) -> Iterator[SharedLock]:
+    """Hold the lock for the block. Raises as ``SharedLock.take``."""
+    mine = SharedLock(engine)
+    mine.take(waits)
+    try:
+        yield mine
+    finally:
+        mine.let_go()

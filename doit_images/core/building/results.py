@@ -11,14 +11,15 @@ from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.references import tag_of
 from doit_images.core.buildkit import builder
-from doit_images.core.engine.client import LocalImage
+from doit_images.core.engine.client import Engine, LocalImage
 from doit_images.core.history.store import Build, Status
+from doit_images.core.local_images import LocalImages
 from doit_images.core.planning import checkouts, record
 from doit_images.core.planning.plan import Decision
 from doit_images.core.run import Run
 
 
-def name_image(run: Run, decision: Decision, image_id: str) -> None:
+def name_image(engine: Engine, local_images: LocalImages, decision: Decision, image_id: str) -> None:
     """Give an image of the engine all its names, first the one that proves what it is: of one that was pulled or made
     under another fingerprint that is not this one's (``LocalImage.proofs``). Raises ``Stopped`` if the run is, also
     where no command was running that noticed it, and ``UserError``: ``Gone`` if the engine does not have it."""
@@ -28,8 +29,8 @@ def name_image(run: Run, decision: Decision, image_id: str) -> None:
     proof = here.own_tag(image.ref) if here and here.id == image_id else ""
     refs = [*dict.fromkeys(filter(None, (proof, tag_of(image.ref, decision.inputs.fingerprint), *image.names)))]
     for ref in refs:
-        run.engine.tag(image_id, ref)
-    run.local_images.named(image_id, refs)
+        engine.tag(image_id, ref)
+    local_images.named(image_id, refs)
 
 
 def keep_record(folder: Path, decision: Decision, local_image: LocalImage | None, seconds: float) -> None:

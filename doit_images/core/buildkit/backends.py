@@ -1,6 +1,6 @@
 """Where is BuildKit's cache kept besides the builder itself?
 
-The arguments ``--cache-from`` and ``--cache-to`` of each backend. Pure.
+Which backend it is, and its arguments ``--cache-from`` and ``--cache-to``.
 
 One reference for each image, because builds that write one reference overwrite each other, and one for each branch,
 so that a branch never takes the cache away from the main one; what a branch has not built is read from the main
@@ -15,14 +15,20 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
+from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
-from doit_images.core.base.settings import CacheBackend
+from doit_images.core.base.forks import fork
+from doit_images.core.base.settings import CacheBackend, Settings
 from doit_images.core.buildkit.buildx import one_line
 
 _SECRET_KEYS = ("access_key_id", "secret_access_key", "session_token", "token")
 _MAX = ("mode=max", "ignore-error=true")
 _ZSTD = "compression=zstd"
+# Where build machines keep the branch: they check out a commit, so git does not know it.
+_BRANCHES = ("GITHUB_HEAD_REF", "GITHUB_REF_NAME", "CI_COMMIT_REF_NAME", "BUILDKITE_BRANCH", "BRANCH_NAME")
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,38 @@ class Backend:
     main: str = "main"
     write: bool = True
     options: tuple[str, ...] = ()
+
+
+def of(
+    settings: Settings, environ: Mapping[str, str], folder: Path, directory: Path, exports: Callable[[], bool]
+) -> Backend:
+    """The backend of a project in this directory: ``folder`` is that of the local cache, ``exports`` asks whether the
+    engine can export caches. ``UserError`` where the builder cannot do what is asked for."""
+    wanted, registry = settings.cache_backend, settings.cache_registry
+    # Only what could be exported makes it worth asking the engine.
+    asks = wanted not in (CacheBackend.NONE, CacheBackend.INLINE) and not settings.dedicated_builder
+    undecided = wanted == CacheBackend.AUTO and not registry and "ACTIONS_RUNTIME_TOKEN" not in environ
+    able = settings.dedicated_builder or (asks and not undecided and exports())
+    kind = chosen(wanted, exports=able, registry=registry, environ=environ)
+    place = str(folder) if kind == CacheBackend.LOCAL else registry
+    write = settings.cache_write or kind == CacheBackend.LOCAL
+    branch = main = settings.cache_main_branch
+    if kind != CacheBackend.NONE:  # else git need not be asked
+        branch = branch_of(directory, tuple(environ.items()), settings.cache_branch) or main
+    return Backend(kind, place, branch, main, write, settings.cache_s3)
+
+
+@cache
+def branch_of(directory: Path, environ: tuple[tuple[str, str], ...], named: str) -> str:
+    """The branch that a project's caches are of: the ``named`` one, the build machine's, or git's; "" for none."""
+    known = dict(environ)
+    branch = named or next((known[name] for name in _BRANCHES if known.get(name)), "")
+    if not branch:
+        branch = commands.answer(["git", "-C", str(directory), "rev-parse", "--abbrev-ref", "HEAD"])
+        branch = "" if branch == "HEAD" else branch
+    stranger = fork(known)
+    # No branch of git's has a colon in its name.
+    return f"{stranger}:{branch}" if stranger else branch
 
 
 def chosen(wanted: CacheBackend, *, exports: bool, registry: str, environ: Mapping[str, str]) -> CacheBackend:

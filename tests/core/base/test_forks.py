@@ -11,7 +11,6 @@ import pytest
 
 from doit_images.core.base import settings
 from doit_images.core.base.forks import fork
-from doit_images.core.building import build_target
 from doit_images.core.buildkit import backends
 
 Event = Callable[..., dict[str, str]]
@@ -47,7 +46,7 @@ def test_whose_fork_it_is(event: Event, tmp_path: Path) -> None:
 
 def test_a_forks_main_is_another_cache_than_ours(event: Event, tmp_path: Path) -> None:
     def ref(environ: dict[str, str], named: str = "") -> str:
-        return backends.cache_ref("reg", "app", build_target._branch(tmp_path, tuple(environ.items()), named))
+        return backends.cache_ref("reg", "app", backends.branch_of(tmp_path, tuple(environ.items()), named))
 
     assert ref(event("team/app")) == "reg/app:cache-main"
     strangers = {ref(event("ann/app")), ref(event("bob/app")), ref(event(None)), ref(event("ann/app"), "release")}

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from doit_images.core.base.errors import UserError
-from doit_images.core.building import build_image, build_target, fetch, results
+from doit_images.core.building import build_image, fetch, results
 from doit_images.core.building.attempt import Attempt, BuiltImage, ImageBuild, InputsChanged
+from doit_images.core.building.build_target import Transfer
 from doit_images.core.building.parents import PinnedParents
 from doit_images.core.engine import temporary_tag
 from doit_images.core.engine.client import ImageConfig, LocalImage, Snapshot
@@ -169,10 +170,10 @@ GOOD = {INPUT_DIGEST: APP.input_digest, PARENTS: ON_BASE}
 def kept(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What was named, recorded and taken away."""
     done: list[str] = []
-    monkeypatch.setattr(results, "name_image", lambda run, decision, image_id: done.append(f"named {image_id}"))
+    monkeypatch.setattr(results, "name_image", lambda *given: done.append(f"named {given[-1]}"))
     monkeypatch.setattr(results, "keep", lambda run, decision, made, began: done.append(f"kept {made.id}"))
     monkeypatch.setattr(temporary_tag, "give_back", lambda engine, ref: done.append(f"not {ref}"))
-    monkeypatch.setattr(build_target, "layout_of", lambda run, inputs: None)
+    monkeypatch.setattr(Transfer, "layout_of", lambda self, inputs: None)
     return done
 
 

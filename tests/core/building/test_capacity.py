@@ -20,12 +20,15 @@ from hypothesis import strategies as st
 
 from doit_images.ci.testing import stage
 from doit_images.ci.verifying import once_more
+from doit_images.core import external_bases
 from doit_images.core.around import Alone
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.settings import Settings
-from doit_images.core.building import build_image, build_lock, capacity, externals, make, prune_lock
+from doit_images.core.building import build_image, build_lock, make, prune_lock
 from doit_images.core.building.attempt import Attempt, ImageBuild
-from doit_images.core.building.capacity import Capacity
+from doit_images.core.building.events import ImageNoted
+from doit_images.core.building.prune_lock import SharedLock
+from doit_images.core.capacity import Capacity
 from doit_images.core.compose.needs import NOTHING, Needs, parse
 from doit_images.core.planning.plan import Action, Decision
 from doit_images.core.planning.shared_image import shared_ref_of
@@ -148,7 +151,9 @@ def run_with_room_for_one(folder: Path, others: Any, names: Sequence[str]) -> Ru
         settings=Settings(redis_url="redis://there", cache_registry="reg:5000"),
         folder=folder,
         project=SimpleNamespace(needs=dict.fromkeys(decisions, Needs(1, 0))),
-        engine=SimpleNamespace(address=str(folder), info=lambda: {"NCPU": 1}, untag=lambda ref: None),
+        engine=SimpleNamespace(
+            address=str(folder), info=lambda: {"NCPU": 1}, untag=lambda ref: None, tagged=lambda ref: ""
+        ),
         expected=SimpleNamespace(builds={}),
         local_images=SimpleNamespace(
             snapshot=lambda: SimpleNamespace(platform="linux/amd64", get=lambda ref: None),
@@ -164,6 +169,13 @@ def run_with_room_for_one(folder: Path, others: Any, names: Sequence[str]) -> Ru
     return run
 
 
+def notes_of(run: Run) -> list[str]:
+    """What is noted of images from now on."""
+    noted = list[str]()
+    run.events.listen(lambda event: isinstance(event, ImageNoted) and noted.append(f"{event.image} {event.text}"))
+    return noted
+
+
 def begins_builds(
     monkeypatch: pytest.MonkeyPatch, run: Run, builds: Callable[[str], None]
 ) -> Callable[[str], threading.Thread]:
@@ -173,15 +185,15 @@ def begins_builds(
         builds(build.name)
         raise UserError("that is all")
 
-    monkeypatch.setattr(build_lock, "taken", lambda run, decision: contextlib.nullcontext(False))
-    monkeypatch.setattr(prune_lock, "take_again", lambda run, waiting: False)
-    monkeypatch.setattr(externals, "refuse_foreign", lambda run, decision: None)
+    monkeypatch.setattr(build_lock, "taken", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(SharedLock, "take", lambda self, waits: False)
+    monkeypatch.setattr(external_bases, "refuse_foreign", lambda local_images, inputs: None)
     monkeypatch.setattr(build_image, "begin", lambda run: None)
     monkeypatch.setattr(build_image, "built", ends)
 
     def build(name: str) -> None:
         with contextlib.suppress(UserError):
-            make.make_image(run, name)
+            make.make_image(run, name, SharedLock(run.engine))
 
     def begin(name: str) -> threading.Thread:
         thread = threading.Thread(target=build, args=(name,), daemon=True)
@@ -223,9 +235,7 @@ def test_who_waits_for_room_has_no_lease(monkeypatch: pytest.MonkeyPatch, tmp_pa
         ours, other = (BuildCoordinator(f"redis://127.0.0.1:{service.port}/0", print) for _ in range(2))
         run = run_with_room_for_one(tmp_path, Leases(ours), ("first", "second", "third"))
         begin = begins_builds(monkeypatch, run, builds)
-        noted = list[str]()
-        monkeypatch.setattr(build_lock, "ImageNoted", lambda name, what: noted.append(f"{name} {what}"))
-        monkeypatch.setattr(capacity, "ImageNoted", lambda name, what: noted.append(f"{name} {what}"))
+        noted = notes_of(run)
         threads = [begin("first")]
         until(lambda: built == ["first"])
         threads.append(begin("second"))
@@ -262,15 +272,14 @@ def test_who_may_not_push_builds_after_all_where_no_result_comes(
         vars(others).update(reads=True, on=True, watch=BuildCoordinator(url, print, 1.0 if dies else 60.0).watch)
         run = run_with_room_for_one(tmp_path, others, ("web",))
         begin = begins_builds(monkeypatch, run, built.append)
-        noted = list[str]()
-        monkeypatch.setattr(build_lock, "ImageNoted", lambda name, what: noted.append(what))
+        noted = notes_of(run)
         holder = BuildCoordinator(url, print, 1.0)
         if dies:
             monkeypatch.setattr(BuildCoordinator, "_renew", lambda *words: None)
         with holder.acquire(turn_of("web"), lambda who: None):
             thread = begin("web")
             until(lambda: noted)
-            assert noted[0].startswith(f"waits for {os.uname().nodename}")
+            assert noted[0].startswith(f"web waits for {os.uname().nodename}")
             assert not built
             if dies:
                 all_end(thread)
@@ -306,7 +315,7 @@ def test_what_has_to_be_built_after_all_does_not_wait_for_its_own_lease(
     vars(run.planner).update(
         decide_again=lambda name: decision._replace(action=retag.pop() if retag else Action.BUILD),
     )
-    monkeypatch.setattr(make, "_tag", lambda run, decision: False)
+    monkeypatch.setattr(make._Job, "_tag", lambda self, decision: False)
     begin = begins_builds(monkeypatch, run, built.append)
     all_end(begin("web"))
     assert (built, retag) == (["web"], [])
@@ -320,8 +329,8 @@ def test_a_result_that_another_machine_shared_is_pulled_without_the_lease(
     run, actions = run_with_room_for_one(tmp_path, others, ("web",)), [Action.PULL, Action.BUILD]
     decision = run.planner.decide("web")
     vars(run.planner).update(decide_again=lambda name: decision._replace(action=actions.pop() if actions else "build"))
-    monkeypatch.setattr(make, "_decided", lambda run, name: run.planner.decide_again(name))
-    monkeypatch.setattr(make, "_pull", lambda run, decision: seen.append(("pulls", len(others.held))))
+    monkeypatch.setattr(make._Job, "_decided", lambda self: self._looked(self.name))
+    monkeypatch.setattr(make._Job, "_pull", lambda self, decision: seen.append(("pulls", len(others.held))))
     begin = begins_builds(monkeypatch, run, lambda name: seen.append(("builds", len(others.held))))
     all_end(begin("web"))
     assert seen == [("pulls", 0), ("builds", 1)]
@@ -348,7 +357,8 @@ def another(run: Run, name: str) -> None:
 def test_stages_that_test_and_a_build_once_more_wait_for_room_too(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, module: Any, build: Callable[[Run, str], None]
 ) -> None:
-    run, built, noted = run_with_room_for_one(tmp_path, None, ("first", "second")), list[str](), list[str]()
+    run, built = run_with_room_for_one(tmp_path, None, ("first", "second")), list[str]()
+    noted = notes_of(run)
     vars(run).update(changed=lambda: None)
 
     def ends(*_: object, **__: object) -> None:
@@ -360,10 +370,9 @@ def test_stages_that_test_and_a_build_once_more_wait_for_room_too(
             build(run, "second")
 
     monkeypatch.setattr(module, "_built", ends)
-    monkeypatch.setattr(capacity, "ImageNoted", lambda name, what: noted.append(f"{name} {what}"))
-    monkeypatch.setattr(prune_lock, "shared", lambda run, waiting: contextlib.nullcontext())
+    monkeypatch.setattr(prune_lock, "shared", lambda engine, waits: contextlib.nullcontext())
     thread = threading.Thread(target=second, daemon=True)
-    with capacity.taken(run, run.planner.decide("first")):
+    with run.capacity.taken("first", print):
         thread.start()
         until(lambda: bool(noted or built))
         assert not built

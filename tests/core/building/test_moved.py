@@ -331,10 +331,10 @@ import subprocess, sys
 from doit_images.cli.process import current
 from doit_images.core.building import make, results
 name = results.name_image
-def gone(run, decision, image_id):
+def gone(engine, local_images, decision, image_id):
     results.name_image = name
     subprocess.run(["docker", "image", "rm", "--force", image_id], check=True)
-    name(run, decision, image_id)
+    name(engine, local_images, decision, image_id)
 results.name_image = gone
 failed = make.make(current(), "base")
 sys.exit(str(failed) if failed else 0)

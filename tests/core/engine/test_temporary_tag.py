@@ -13,7 +13,6 @@ import pytest
 
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
-from doit_images.core.base.settings import Settings
 from doit_images.core.building import results
 from doit_images.core.building.parents import pinned
 from doit_images.core.engine.client import LocalImage
@@ -129,15 +128,10 @@ def pins(engine: NoEngine) -> Any:
     """Two parents of one image, under temporary names in this engine."""
     snapshot = SimpleNamespace(get=lambda ref: SimpleNamespace(id=ref), every=list)
     images = {name: SimpleNamespace(ref=f"app/{name}") for name in ("one", "two")}
-    run = SimpleNamespace(
-        settings=Settings(),
-        engine=engine,
-        project=SimpleNamespace(images=images),
-        local_images=SimpleNamespace(snapshot=lambda: snapshot, changed=lambda: None),
-    )
+    local_images = SimpleNamespace(snapshot=lambda: snapshot, changed=lambda: None)
     tags = {name: f"app/{name}:in-0123" for name in images}
     inputs = SimpleNamespace(parents={name: name for name in images}, parent_tags=tags)
-    return pinned(cast("Any", run), cast("Any", SimpleNamespace(inputs=inputs)))
+    return pinned(cast("Any", engine), cast("Any", local_images), cast("Any", inputs), registry_only=False)
 
 
 def test_a_run_that_is_stopped_gives_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,27 +139,27 @@ def test_a_run_that_is_stopped_gives_no_name(monkeypatch: pytest.MonkeyPatch) ->
     ours = commands.Commands()
     monkeypatch.setattr(commands, "stopping", ours.stopping)
     engine, image = NoEngine(), SimpleNamespace(ref="app/one:1", names=("app/one:1",))
-    run = SimpleNamespace(engine=engine, local_images=SimpleNamespace(named=lambda image_id, refs: None))
+    held: tuple[Any, Any] = engine, SimpleNamespace(named=lambda image_id, refs: None)
     decision = SimpleNamespace(inputs=SimpleNamespace(image=image, fingerprint="f" * 64), local_image=None)
-    results.name_image(cast("Any", run), cast("Any", decision), "id")
+    results.name_image(*held, cast("Any", decision), "id")
     assert engine.named == ["app/one:in-ffffffffffffffff", "app/one:1"]
     engine.named.clear()
     ours.stop_all()
     with pytest.raises(commands.Stopped):
-        results.name_image(cast("Any", run), cast("Any", decision), "id")
+        results.name_image(*held, cast("Any", decision), "id")
     assert engine.named == []
 
 
 def test_what_was_made_under_another_fingerprint_gets_the_name_that_proves_it_first() -> None:
     """A retag here, and what another machine pushed after one."""
     engine, image = NoEngine(), SimpleNamespace(ref="app/one:1", names=("app/one:1",))
-    run = SimpleNamespace(engine=engine, local_images=SimpleNamespace(named=lambda image_id, refs: None))
+    held: tuple[Any, Any] = engine, SimpleNamespace(named=lambda image_id, refs: None)
     here = LocalImage("id", ("else-one:in-abababababababab",), {FINGERPRINT: "ab" * 32})
     decision = SimpleNamespace(inputs=SimpleNamespace(image=image, fingerprint="f" * 64), local_image=here)
-    results.name_image(cast("Any", run), cast("Any", decision), "id")
+    results.name_image(*held, cast("Any", decision), "id")
     assert engine.named == ["app/one:in-abababababababab", "app/one:in-ffffffffffffffff", "app/one:1"]
     engine.named.clear()
-    results.name_image(cast("Any", run), cast("Any", decision), "another")
+    results.name_image(*held, cast("Any", decision), "another")
     assert engine.named == ["app/one:in-ffffffffffffffff", "app/one:1"], "it is not the image that was decided about"
 
 

@@ -12,14 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from doit_images.core.base.formatting import size_text
-from doit_images.core.building.events import ImageNoted
 from doit_images.core.compose.needs import NOTHING, Needs
-from doit_images.core.planning import forecast
-from doit_images.core.planning.plan import Decision
-from doit_images.core.run import Run
+from doit_images.core.engine.client import Engine
 
 
 class Full(Exception):
@@ -73,39 +70,41 @@ class Capacity:
         return not self._inside or (cpus <= self.cpus and memory <= self.memory)
 
 
-class _Machine:
-    """The capacity of the engine's machine, and how urgent each image is."""
+class BuildCapacity:
+    """The capacity of the engine's machine, for the builds of one run. ``needs`` is what each image needs; when the
+    first build needs any, ``measure`` says what there is, and ``urgency`` how long the path of builds from each image
+    on is."""
 
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.capacity: Capacity | None = None
-        self.urgency: dict[str, float] = {}
+    def __init__(
+        self, needs: Mapping[str, Needs], measure: Callable[[], Capacity], urgency: Callable[[], Mapping[str, float]]
+    ) -> None:
+        self._needs, self._measure, self._urgency = needs, measure, urgency
+        self._lock = threading.Lock()
+        self._known: tuple[Capacity, Mapping[str, float]] | None = None
+
+    @contextlib.contextmanager
+    def taken(self, name: str, note: Callable[[str], None], *, wait: bool = True) -> Iterator[None]:
+        """Hold the capacity that the build of an image needs, for the block; ``note`` hears what it waits for. An image
+        without declared needs gets it at once. Raises ``Full`` if no capacity is left and ``wait`` is false."""
+        needs = self._needs.get(name, NOTHING)
+        if needs == NOTHING:
+            yield
+            return
+        with self._lock:
+            whole, urgency = self._known = self._known or (self._measure(), self._urgency())
+
+        def waits() -> None:
+            if not wait:
+                raise Full
+            wanted = [f"{needs.cpus:g} of {whole.cpus:g} processors"] if needs.cpus else []
+            wanted += [f"{size_text(needs.memory)} of {size_text(whole.memory)} of memory"] if needs.memory else []
+            note(f"waits for {' and '.join(wanted)}, which other builds have")
+
+        with whole.taken(urgency[name], needs, waits):
+            yield
 
 
-@contextlib.contextmanager
-def taken(run: Run, decision: Decision, *, wait: bool = True) -> Iterator[None]:
-    """Hold the capacity that the build of an image needs, for the block. An image without declared needs gets it at
-    once. Raises ``Full`` if no capacity is left and ``wait`` is false."""
-    needs = run.project.needs.get(decision.name, NOTHING)
-    if needs == NOTHING:
-        yield
-        return
-    machine = run.kept(_Machine)
-    with machine.lock:
-        whole = machine.capacity = machine.capacity or _of_engine(run)
-        machine.urgency = machine.urgency or forecast.urgency(run.planner.declared(), run.expected.builds)
-
-    def waits() -> None:
-        if not wait:
-            raise Full
-        wanted = [f"{needs.cpus:g} of {whole.cpus:g} processors"] if needs.cpus else []
-        wanted += [f"{size_text(needs.memory)} of {size_text(whole.memory)} of memory"] if needs.memory else []
-        run.events.emit(ImageNoted(decision.name, f"waits for {' and '.join(wanted)}, which other builds have"))
-
-    with whole.taken(machine.urgency[decision.name], needs, waits):
-        yield
-
-
-def _of_engine(run: Run) -> Capacity:
-    info = run.engine.info()
-    return Capacity(float(info.get("NCPU") or 1), run.settings.build_memory or int(info.get("MemTotal") or 0))
+def of_engine(engine: Engine, memory: int) -> Capacity:
+    """What the engine's machine has; of memory so many bytes, if they are limited (not 0)."""
+    info = engine.info()
+    return Capacity(float(info.get("NCPU") or 1), memory or int(info.get("MemTotal") or 0))
