@@ -34,7 +34,7 @@ def task_down() -> Task:
 def _then_end(creator: Callable[[], Task], name: str) -> Task:
     """The task, at whose end a migration ends that was left half-way; not if it was about some services alone."""
 
-    def end(*, task: Any, services: Sequence[str], **options: Any) -> Any:
+    def end(*, task: object, services: Sequence[str], **options: object) -> Any:
         return None if services else act("tasks.journal:end_left", name, task=task)
 
     task = creator()

@@ -31,7 +31,7 @@ def quiet(action: Callable[..., Any] | str, *options: Task, words: str = "") -> 
     return {"actions": [(act, [action])], "params": list(options), "pos_arg": words or None, **QUIET}
 
 
-def act(function: Callable[..., Any] | str, /, *first: Any, task: Any, **options: Any) -> Any:
+def act(function: Callable[..., Any] | str, /, *first: object, task: object, **options: object) -> Any:
     """The one way to run an action: call it with the run, what is given first, and the task's options by name.
 
     ``function`` may be the ``module:name`` of one that is imported only now: to list tasks, or to build, needs none of

@@ -47,7 +47,7 @@ def loaded(
     return {**found, "DOIT_CONFIG": configuration.merged(configuration.doit_config(), config, own, here.values())}
 
 
-def without_lines(creators: Mapping[str, Any]) -> None:
+def without_lines(creators: Mapping[str, object]) -> None:
     """doit sorts tasks by their creators' lines, for which Python tokenizes each: 4 % of what 100 images take. Those of
     these names that are creators of tasks keep the order of the names: a module is asked for, which has no line."""
     for name, creator in creators.items():

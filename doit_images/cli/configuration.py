@@ -32,7 +32,7 @@ _OBJECTS = 200_000  # so many more before cycles are looked for
 class _Reporter(Reporter):
     """doit tells its reporter, and nobody else, that a run begins and ends."""
 
-    def __init__(self, outstream: TextIO, options: Mapping[str, Any]) -> None:
+    def __init__(self, outstream: TextIO, options: Mapping[str, object]) -> None:
         super().__init__(outstream, {**options, "quiet": command_line.is_quiet()}, current())
         self._status = 0
         current().events.listen(self._heard)

@@ -28,7 +28,7 @@ _ERRORS = (sqlite3.Error, UnicodeDecodeError, dependency.DatabaseException)
 class Codec:
     """How what is known of a task is kept as text: JSON behind a checksum."""
 
-    def encode(self, data: Any) -> str:
+    def encode(self, data: object) -> str:
         """What is known of a task as text."""
         text = json.dumps(data)
         return _sum(text) + text
@@ -65,7 +65,7 @@ class Memory(dependency.SqliteDB):  # type: ignore[misc]
         # A damaged file may give the row of another task.
         return known if isinstance(known, dict) and known.get(_TASK) == task_id else {}
 
-    def set(self, task_id: str, dependency: str, value: Any) -> None:
+    def set(self, task_id: str, dependency: str, value: object) -> None:
         """Remember this of a task."""
         super().set(task_id, dependency, value)
         self._cache[task_id][_TASK] = task_id
@@ -115,12 +115,12 @@ class _Known(dependency.Dependency):  # type: ignore[misc]
     """What doit finds out about a task: of an image's files nothing one by one, for its ``Freshness`` compares all of
     them, by their content. Of 100,000 files doit would keep, read and compare as many times in each run."""
 
-    def get_status(self, task: Any, *more: Any, **named: Any) -> Any:
+    def get_status(self, task: object, *more: object, **named: object) -> Any:
         """Whether a task has to run."""
         with _without_files(task):
             return super().get_status(task, *more, **named)
 
-    def save_success(self, task: Any, *more: Any, **named: Any) -> None:
+    def save_success(self, task: object, *more: object, **named: object) -> None:
         """Remember that a task ran."""
         with _without_files(task):
             super().save_success(task, *more, **named)
@@ -141,7 +141,7 @@ def install() -> None:
     """Let doit keep what it remembers in ``Memory``. Of its checker, codec and reporter it takes a class, but its
     backend it knows by name alone."""
 
-    def kept(_: object, name: str, **options: Any) -> Any:
+    def kept(_: object, name: str, **options: object) -> Any:
         return _Known(Memory, name, **options)
 
     cmd_base.Dependency = kept

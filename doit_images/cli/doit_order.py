@@ -6,15 +6,13 @@ keeps them in a set, so siblings come in any order, and the one that takes longe
 
 from __future__ import annotations
 
-from typing import Any
-
 from doit import control
 
 
 class _InOrder(dict[object, None]):
     """What doit does with its set of waiting nodes, in the order in which they were added."""
 
-    def add(self, node: Any) -> None:
+    def add(self, node: object) -> None:
         """Add a node that waits."""
         self[node] = None
 

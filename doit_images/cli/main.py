@@ -59,12 +59,12 @@ class Run(Clear, cmd_run.Run):  # type: ignore[misc]
     name = "run"
     cmd_options = (*cmd_run.Run.cmd_options, *options.COMMON[1:])
 
-    def execute(self, params: Any, args: list[str]) -> Any:
+    def execute(self, params: object, args: list[str]) -> Any:
         """Load the dodo file, and run these tasks."""
         options.take(params)
         load = self.loader.load_tasks
 
-        def load_ours(**given: Any) -> Any:
+        def load_ours(**given: object) -> Any:
             if options.WISHES and not command_line.installed():
                 raise InvalidCommand("-q, --dry-run, --watch and --events are of dodo files with `doit_images.tasks()`")
             return load(**given)
@@ -78,7 +78,7 @@ class Help(Clear, cmd_help.Help):  # type: ignore[misc]
 
     name = "help"
 
-    def execute(self, params: Any, args: list[str]) -> Any:
+    def execute(self, params: object, args: list[str]) -> Any:
         """Print what is asked for; what doit says where there is no dodo file, or none with our tasks."""
         if len(args) > 1 or args == ["task"] or set(args) & set(self.cmds):
             return super().execute(params, args)

@@ -82,7 +82,7 @@ def wrong_option(task: str, options: Options, error: CmdParseError) -> str:
     return f"{of} has no option {word} ({remedy})"
 
 
-def typed(option: Mapping[str, Any]) -> list[str]:
+def typed(option: Mapping[str, object]) -> list[str]:
     """How an option may be typed."""
     return [f"{dashes}{option[kind]}" for dashes, kind in (("-", "short"), ("--", "long")) if option.get(kind)]
 

@@ -36,7 +36,7 @@ class _Wrong(ValueError):
     """What is wrong with an archive, as the end of a sentence."""
 
 
-def check_files(folder: Path, listed: Mapping[str, Any], also: Collection[str]) -> None:
+def check_files(folder: Path, listed: Mapping[str, object], also: Collection[str]) -> None:
     """``UserError`` where a folder does not hold just what is ``listed``, each file as ``measured`` finds it, and may
     hold the files of ``also``; and for links."""
     missing = {*listed}

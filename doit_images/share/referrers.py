@@ -66,7 +66,7 @@ def _by_itself(registry: Registry, path: str, digest: str, kind: str) -> dict[st
     return registry.listing(path, f"referrers/{digest}{of_kind}", INDEX)
 
 
-def _list(registry: Registry, path: str, digest: str, entry: Mapping[str, Any]) -> None:
+def _list(registry: Registry, path: str, digest: str, entry: Mapping[str, object]) -> None:
     """Add something to the list that a tag holds. It is looked at again afterwards: another machine may have written
     its own in the same moment."""
     for _ in range(_TRIES):
@@ -87,7 +87,7 @@ def attached(registry: Registry, path: str, digest: str, kind: str = "") -> list
     return [each for each in listed(index) if not kind or each.get("artifactType") == kind]
 
 
-def listed(index: Any) -> list[dict[str, Any]]:
+def listed(index: object) -> list[dict[str, Any]]:
     """The descriptors in an index. The index is not trusted to be well formed."""
     entries = index.get("manifests") if isinstance(index, dict) else None
     return [each for each in entries if isinstance(each, dict)] if isinstance(entries, list) else []

@@ -293,14 +293,14 @@ def _joined(base: str, location: str, digest: str) -> str:
     return f"{place}{'&' if '?' in place else '?'}{urlencode({'digest': digest})}"
 
 
-def _digest(value: Any) -> str:
+def _digest(value: object) -> str:
     """The value, if it is a digest; else ``ValueError``."""
     if not (isinstance(value, str) and _DIGEST.fullmatch(value)):
         raise ValueError("no digest")
     return value
 
 
-def _size(value: Any) -> int:
+def _size(value: object) -> int:
     if not isinstance(value, int) or value < 0:
         raise ValueError("no size")
     return value

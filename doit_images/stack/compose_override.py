@@ -67,7 +67,7 @@ def assigned(
     return numbers
 
 
-def names_of_files(config: Mapping[str, Any], elsewhere: Mapping[str, Any]) -> set[str]:
+def names_of_files(config: Mapping[str, object], elsewhere: Mapping[str, object]) -> set[str]:
     """The names of networks and volumes that the files choose: those that are the same in Compose's answer about
     another project's name."""
     names, others = (
@@ -102,7 +102,7 @@ def override(
     return "\n".join([*lines, ""])
 
 
-def pinned(config: Mapping[str, Any], images: Mapping[str, Kept]) -> str:
+def pinned(config: Mapping[str, object], images: Mapping[str, Kept]) -> str:
     """The override file, as JSON, that makes each service run this checkout's image: its own, or the one that another
     service builds under the name that it gives; and mount this checkout's."""
     tags = {normalise(name): image.tag for image in images.values() for name in image.names}
@@ -119,7 +119,7 @@ def pinned(config: Mapping[str, Any], images: Mapping[str, Kept]) -> str:
     return json.dumps({"services": services}, indent=1, sort_keys=True).replace("$", "$$")
 
 
-def shared(config: Mapping[str, Any], root: Path, joined: Collection[str] = ()) -> list[str]:
+def shared(config: Mapping[str, object], root: Path, joined: Collection[str] = ()) -> list[str]:
     """What this stack still shares with that of another checkout, and what it lacks that the other has, a sentence
     each; ``root`` is the checkout's, ``joined`` as for ``override``."""
     owners = _owners(config)
@@ -184,7 +184,7 @@ class _Change:
         return f"{owner}{colon}{mode}" if owner else text
 
 
-def _owners(config: Mapping[str, Any]) -> dict[str, str]:
+def _owners(config: Mapping[str, object]) -> dict[str, str]:
     return {own: name for name, service in _all(config, "services") if (own := service.get("container_name"))}
 
 
@@ -261,7 +261,7 @@ def _written(service: Mapping[str, Any], root: Path) -> list[str]:
     return sorted(str(path) for path in sources if not own.intersection((path, *path.parents)))
 
 
-def _ports(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _ports(config: Mapping[str, object]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     return ((name, port) for name, service in _all(config, "services") for port in service.get("ports") or ())
 
 

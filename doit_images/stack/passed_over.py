@@ -20,7 +20,7 @@ _NETWORK = {"enable_ipv4": (2, 34)}
 _BIND = {"recursive": (2, 30)}
 
 
-def sentences(config: Mapping[str, Any], compose: Compose) -> list[str]:
+def sentences(config: Mapping[str, object], compose: Compose) -> list[str]:
     """A sentence for each such key in Compose's answer about this project; which version it is, is asked only where one
     of them is there."""
     found = list(_found(config))

@@ -46,7 +46,7 @@ def result_of(content: Any, fingerprint: str) -> Result | None:
     return result if fits(result, Result) and result.fingerprint == fingerprint and result.seconds >= 0 else None
 
 
-def fingerprint(seen: Mapping[str, Any], platform: str) -> str:
+def fingerprint(seen: Mapping[str, object], platform: str) -> str:
     """The fingerprint of tests from all that they can see and the platform that they run on, which that of an image for
     several platforms does not tell; another one than any image has."""
     return hashlib.sha256(json.dumps(["tests", VERSION, platform, seen], sort_keys=True).encode()).hexdigest()

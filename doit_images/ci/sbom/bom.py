@@ -111,7 +111,7 @@ def spdx(bom: Bom) -> dict[str, Any]:
 def spdx_3(bom: Bom) -> dict[str, Any]:
     """The bill in SPDX 3.0.1."""
 
-    def element(ident: str, kind: str, **more: Any) -> dict[str, Any]:
+    def element(ident: str, kind: str, **more: object) -> dict[str, Any]:
         return {"spdxId": f"{bom.urn}#{ident}", "type": kind, "creationInfo": "_:made"} | more
 
     image = element("image", "software_Package", name=bom.name, software_packageVersion=bom.id)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def differences(before: Mapping[str, object], now: Mapping[str, object]) -> list[tuple[str, str, str]]:
     """Name, version before and version now of each package that is not the same; "" for none."""
     old, new = _versions(before), _versions(now)
     return [
@@ -17,7 +16,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple
     ]
 
 
-def _versions(bill: Mapping[str, Any]) -> dict[tuple[str, str], set[str]]:
+def _versions(bill: Mapping[str, object]) -> dict[tuple[str, str], set[str]]:
     """The versions of each package, by its kind (the type in its URL) and its name. An image is none of its own. The
     bill is not trusted to be well formed."""
     found: dict[tuple[str, str], set[str]] = defaultdict(set)

@@ -74,7 +74,7 @@ def flaw_of_database(path: Path) -> str:
         return "it is damaged" if is_damage(error) else ""
 
 
-def remember(path: Path, content: Mapping[str, Any]) -> None:
+def remember(path: Path, content: Mapping[str, object]) -> None:
     """Write a JSON object for nobody but this user, so that ``recall`` can tell whether it is still whole. Where it
     cannot be written, that is told."""
     body = json.dumps(content, indent=1, sort_keys=True).removesuffix("}").rstrip() + ("," if content else "")

@@ -10,7 +10,7 @@ import os
 import stat
 import threading
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from doit_images.core.base import leftovers
 from doit_images.core.base.errors import UserError
@@ -44,7 +44,7 @@ def log(path: Path, *, append: bool) -> IO[str]:
     return open(descriptor, "a" if append else "w", encoding="utf-8", errors="backslashreplace")  # noqa: PTH123
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: object) -> None:
     """Write JSON for nobody but this user. Raises ``UserError`` where it cannot be written."""
     write(path, json.dumps(content, indent=1, sort_keys=True), 0o600)
 

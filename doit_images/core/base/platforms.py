@@ -11,7 +11,6 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any
 
 from doit_images.core.base.errors import UserError
 
@@ -60,7 +59,7 @@ def normalise(text: str) -> str:
     return "/".join(part for part in ("darwin" if system == "macos" else system, processor, variant) if part)
 
 
-def of(declared: Mapping[str, Any]) -> str:
+def of(declared: Mapping[str, object]) -> str:
     """The normal form of a platform as an index or an image's configuration writes it: in three fields."""
     parts = (declared.get("os"), declared.get("architecture"), declared.get("variant"))
     return normalise("/".join(str(part) for part in parts if part))

@@ -100,7 +100,7 @@ def _platforms(text: str) -> tuple[str, ...]:
     return _list(text)
 
 
-def _setting(default: Any, parse: Callable[[str], Any], meaning: str) -> Any:
+def _setting(default: object, parse: Callable[[str], Any], meaning: str) -> Any:
     return field(default=default, metadata={"parse": parse, "meaning": meaning})
 
 

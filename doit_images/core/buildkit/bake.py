@@ -140,7 +140,7 @@ def attestation(kind: str, value: str) -> str:
     return f"type={kind}" if value.lower() in ("true", "t", "1") else f"type={kind},{value}"
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """A value with its texts as bake must read them: it expands ``${…}`` and ``%{…}``."""
     if isinstance(value, str):
         return value.replace("${", "$${").replace("%{", "%%{")

@@ -297,7 +297,7 @@ def _reached(folder: Path, above: object) -> set[str]:
     return reached
 
 
-def _digests(value: Any) -> Iterable[str]:
+def _digests(value: object) -> Iterable[str]:
     if isinstance(value, Mapping):
         for key, inside in value.items():
             if key in ("digest", "blob") and isinstance(inside, str):

@@ -37,7 +37,7 @@ def _deepest(file: Path, keys: Sequence[str]) -> tuple[int, int]:
     return len(keys), line
 
 
-def _pairs(node: Any) -> Iterator[tuple[Any, Any]]:
+def _pairs(node: object) -> Iterator[tuple[Any, Any]]:
     """The keys of a mapping with their values; behind its own those that it merges (``<<``)."""
     import yaml
 

@@ -172,7 +172,7 @@ class Compose:
         """The services that are meant of this project; ``UserError`` as ``config``."""
         return self.meant(self.config())
 
-    def meant(self, config: Mapping[str, Any]) -> dict[str, Service]:
+    def meant(self, config: Mapping[str, object]) -> dict[str, Service]:
         """The same, of what ``config`` answered."""
         services = services_of(config)
         return {name: services[name] for name in self.only} if self.alone else services

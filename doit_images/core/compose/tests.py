@@ -14,7 +14,7 @@ from doit_images.core.base.masking import safe_arguments
 DECLARED = "x-test"
 
 
-def said(declared: Any) -> dict[str, Any]:
+def said(declared: object) -> dict[str, Any]:
     """What is said, by name of a test; an environment as it may be kept, None for what is none. Who uses that key for
     something else, as a part that is merged into services, says nothing."""
     if not isinstance(declared, Mapping) or not all(isinstance(each, Mapping) for each in declared.values()):

@@ -55,5 +55,5 @@ def digest_of_text(text: str) -> str:
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
-def _sha256(content: Any) -> str:
+def _sha256(content: object) -> str:
     return digest_of_text(json.dumps(content, sort_keys=True))
