@@ -243,8 +243,8 @@ class Run:
         """Where BuildKit's cache is kept; ``UserError`` where the builder cannot do what is asked for."""
         from doit_images.core.buildkit import backends  # most runs build nothing
 
-        directory, exports = self.project.directory, lambda: self.local_images.containerd_store
-        return backends.of(self.settings, self.environ, self.cache_folder, directory, exports)
+        folder, exports = lambda: self.cache_folder, lambda: self.local_images.containerd_store
+        return backends.of(self.settings, self.environ, self.project.directory, folder, exports)
 
     @_once
     def planner(self) -> Planner:

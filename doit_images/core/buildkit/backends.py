@@ -47,21 +47,21 @@ class Backend:
 
 
 def of(
-    settings: Settings, environ: Mapping[str, str], folder: Path, directory: Path, exports: Callable[[], bool]
+    settings: Settings, env: Mapping[str, str], directory: Path, folder: Callable[[], Path], exports: Callable[[], bool]
 ) -> Backend:
-    """The backend of a project in this directory: ``folder`` is that of the local cache, ``exports`` asks whether the
-    engine can export caches. ``UserError`` where the builder cannot do what is asked for."""
+    """The backend of a project in this directory: ``folder`` gives that of the local cache, ``exports`` asks whether
+    the engine can export caches. ``UserError`` where the builder cannot do what is asked for."""
     wanted, registry = settings.cache_backend, settings.cache_registry
     # Only what could be exported makes it worth asking the engine.
     asks = wanted not in (CacheBackend.NONE, CacheBackend.INLINE) and not settings.dedicated_builder
-    undecided = wanted == CacheBackend.AUTO and not registry and "ACTIONS_RUNTIME_TOKEN" not in environ
+    undecided = wanted == CacheBackend.AUTO and not registry and "ACTIONS_RUNTIME_TOKEN" not in env
     able = settings.dedicated_builder or (asks and not undecided and exports())
-    kind = chosen(wanted, exports=able, registry=registry, environ=environ)
-    place = str(folder) if kind == CacheBackend.LOCAL else registry
+    kind = chosen(wanted, exports=able, registry=registry, environ=env)
+    place = str(folder()) if kind == CacheBackend.LOCAL else registry
     write = settings.cache_write or kind == CacheBackend.LOCAL
     branch = main = settings.cache_main_branch
     if kind != CacheBackend.NONE:  # else git need not be asked
-        branch = branch_of(directory, tuple(environ.items()), settings.cache_branch) or main
+        branch = branch_of(directory, tuple(env.items()), settings.cache_branch) or main
     return Backend(kind, place, branch, main, write, settings.cache_s3)
 
 
