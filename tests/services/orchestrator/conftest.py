@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import threading
 import uuid
 from collections import defaultdict
@@ -9,7 +10,17 @@ from typing import Any
 import httpx
 import neighbours
 import pytest
+from conftest_stores import execute
 from neighbours import Answer, Neighbour, bearer, sent_by
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a test leaves undone, the processes of the next ones would take over, and its places with it."""
+    yield
+    if "database" in request.fixturenames:
+        ended = "DELETE FROM orchestrator.tasks WHERE worker IS NOT NULL"
+        asyncio.run(execute(request.getfixturevalue("database"), ended))
 
 
 @pytest.fixture
