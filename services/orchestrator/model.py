@@ -62,8 +62,9 @@ class Model:
 
     @asynccontextmanager
     async def passed_on(self, path: str, body: dict[str, Any], attempts: int = 0) -> AsyncIterator[httpx.Response]:
-        """What the model answers to ``body`` at ``path``, not read yet. Raises a ``Problem``, which never shows where
-        the model is, when nobody answers, it refuses, or the answer ends before it is whole."""
+        """What the model answers to ``body`` at ``path``, not read yet; asked ``attempts`` times at most, 0: once at
+        each address. Raises a ``Problem``, which never shows where the model is, when nobody answers, it refuses, or
+        the answer ends before it is whole."""
         response = None
         try:
             response = await AsyncRetrying(

@@ -23,7 +23,7 @@ from common.identity import Identity
 from common.problems import Problem
 from orchestrator.model import ASKS_FOR_USAGE, Model, Models
 from orchestrator.recall import Headers, Metadata, Recall
-from orchestrator.runs import Result, Run, Runs
+from orchestrator.runs import Cancelled, Result, Run, Runs
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.spending import Count, content_of, estimated
 from orchestrator.tasks import new_task
@@ -175,7 +175,8 @@ def install(app: FastAPI, runs: Runs, models: Models, recalled: Recalled, settin
             task = new_task(f"{path} of OpenAI's interface", name, None, settings.longest_seconds)
             async with AsyncExitStack() as stack:
                 work = partial(asked_of, models[name], path, body, recall)
-                run = await stack.enter_async_context(runs.start(task, recall.owner, work))
+                run = await runs.queue(task, recall.owner, work)
+                stack.callback(run.stop, Cancelled())
                 answer = await run.next(request)
                 if not isinstance(answer, Response):
                     answer = StreamingResponse(_told(answer, run, stack.pop_all()), media_type="text/event-stream")

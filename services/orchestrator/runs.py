@@ -177,15 +177,6 @@ class Runs:
             async with asyncio.timeout(SAVE_SECONDS):
                 await self._places.release([run.task.id for run in going_on])
 
-    @asynccontextmanager
-    async def start(self, task: Task, owner: Owner, work: Work | None = None) -> AsyncIterator[Run]:
-        """Queue ``task``. Whoever leaves before its end cancels it. Raises as ``queue``."""
-        run = await self.queue(task, owner, work)
-        try:
-            yield run
-        finally:
-            run.stop(Cancelled())
-
     async def queue(self, task: Task, owner: Owner, work: Work | None = None) -> Run:
         """Queue ``task``, to be done whoever waits for it; or ``work`` that takes a place as it would, and is shown as
         it until it ends. Raises a ``Problem`` when the user's day or tasks are used up, or it cannot be kept."""
