@@ -43,7 +43,8 @@ _STEP = re.compile(r"#(?P<number>\d+) \[ *(?:(?P<service>s[0-9]) +)?(?:\S+ +)?[0
 _ONLY_THEIRS = re.compile("unsupported context source target|missing architecture|value set by DOCKER_DEFAULT_PLATFORM")
 # It is there, yet for no processor, as such a folder is: who builds on it for a platform looks in the registry.
 _NOT_FOR_IT = re.compile(r"failed to resolve source metadata for \S+/(?P<parent>s[0-9]):")
-_ON_PURPOSE = "which may hold passwords"  # an image with .env, and what needs it: Compose builds them
+# An image with .env, and what needs it; what newer Compose takes from the folder that it is called in.
+_ON_PURPOSE = re.compile("which may hold passwords|the build's context is empty")
 _KNOWS_SERVICES = (2, 27)
 
 
@@ -309,7 +310,7 @@ def _compare(
     for name, action in plan.items():
         mine, wanted = images.get(f"{ours}/{name}"), images.get(f"{theirs}/{name}")
         for verdict in _said(name, action, failed.get(name), judged, mine, wanted, images.get(before.get(name, ""))):
-            if verdict.what != "refused" or not any(_ON_PURPOSE in why for why in failed.values()):
+            if verdict.what != "refused" or not any(_ON_PURPOSE.search(why) for why in failed.values()):
                 yield verdict
 
 

@@ -185,7 +185,7 @@ def _image(name: str, service: Mapping[str, Any], answer: Mapping[str, Any], env
     build = service["build"]
     secrets = tuple(_secret(item, answer) for item in build.get("secrets") or ())
     ref = service.get("image") or f"{answer['name']}-{name}"
-    context = build.get("context") or "."
+    context = build.get("context") or ""
     contexts = dict(build.get("additional_contexts") or {})
     # buildx would take the platform, and the time of layers, from the environment by itself.
     platform = service.get("platform") or environ.get(PLATFORMS) or environ.get("DOCKER_DEFAULT_PLATFORM")
@@ -245,6 +245,8 @@ def _problems(image: Image, services: Mapping[str, Any]) -> Iterator[tuple[tuple
             why = "names are lower case and have no digest, tags have at most 128 characters"
             keys = ("image",) if ref == image.ref else ("build", "tags")
             yield keys, f"an image cannot be called {ref!r}: {why}", "name it so"
+    if not image.context:  # some versions of Compose refuse it, others take the folder that they are called in
+        yield ("build", "context"), "the build's context is empty", "write `.` for the folder of the Compose file"
     for secret in image.secrets:
         if not secret.file and not secret.environment:
             why = f"a build's secret comes from a file or a variable, and {secret.id!r} from neither"

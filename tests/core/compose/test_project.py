@@ -221,13 +221,18 @@ def test_what_cannot_be_honoured_is_the_problem_of_that_image_alone(tmp_path: Pa
             build:
               context: .
               tags: ["B:1"]
+          empty: {build: "$NONE"}
+          inline: {build: {dockerfile_inline: FROM scratch}}
         secrets: {far: {external: true}}
         """
     images, file = load(tmp_path, text).images, tmp_path / "compose.yml"
     assert images["two"].problem == (
         f"{file}:4: the services one and two build the same image same differently (give one another `image:`)"
     )
-    assert images["fine"].problem == images["one"].problem == ""
+    assert images["fine"].problem == images["one"].problem == images["inline"].problem == ""
+    assert images["empty"].problem == (
+        f"{file}:13: the build's context is empty (write `.` for the folder of the Compose file)"
+    )
     assert images["far"].problem == (
         f"{file}:7: a build's secret comes from a file or a variable, and 'far' from neither"
         " (say `file:` or `environment:` of it)"
