@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
+from weakref import WeakValueDictionary
 
 import httpx
 import jwt
@@ -80,6 +81,7 @@ class Identities:
         self._redis = redis
         self._known: dict[bytes, tuple[Claims, float]] = {}
         self._exchanging: dict[tuple[bytes, str], asyncio.Task[str]] = {}
+        self._turns: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
         self._keys: dict[str, Any] = {}
         self._fetched = -float("inf")
         self._fresh_until = -float("inf")
@@ -89,6 +91,8 @@ class Identities:
         """Who sent ``request``: raises 401 when its credential is not good, 503 when that cannot be found out."""
         headers, kind, value = presented(request)
         digest = hashlib.sha256(f"{kind} {value}".encode()).digest()
+        async with self._turns.setdefault(digest, asyncio.Lock()):
+            await asyncio.sleep(0)  # of many requests with one credential one at a time: others come between them
         if (known := self._known.get(digest)) and time.time() < known[1]:
             with suppress(Problem):  # an API key outlives the tokens that it was exchanged for
                 await tokens.still_counts(self._redis, known[0])

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
 
 from common import metrics
-from common.callers import with_scope
+from common.callers import Gate, who_sent, with_scope
 from common.identity import Identity
 from common.problems import Problem
 from orchestrator.model import ASKS_FOR_USAGE, Model, Models
@@ -122,6 +122,9 @@ def install(app: FastAPI, runs: Runs, models: Models, recalled: Recalled, settin
             raise Problem(HTTPStatus.NOT_FOUND, f"There is no model called {name[:200]} here.", code="model_not_found")
         return {"id": name, "object": "model", "created": 0, "owned_by": "vllm-swarm"}
 
+    async def may_ask(request: Request) -> None:  # before the body is read: many are refused in the time of one
+        runs.check((await who_sent(request)).user_id)
+
     async def asked_of(model: Model, path: str, body: dict[str, Any], recall: Recall, run: Run) -> Response | None:
         name, asked = run.task.model, body.get("messages")
         if asked and recall.keeps:
@@ -162,7 +165,6 @@ def install(app: FastAPI, runs: Runs, models: Models, recalled: Recalled, settin
                 metadata = asked.metadata or metadata
                 if metadata.model_extra:  # an empty one OpenAI's own server would refuse
                     body["metadata"] = metadata.model_extra
-            runs.check(user.user_id)
             if isinstance(asked, Answered):
                 names = [name for name in type(asked).model_fields if name.startswith("max_")]
                 given = [name for name in names if body.get(name)] or names[:1]
@@ -183,7 +185,8 @@ def install(app: FastAPI, runs: Runs, models: Models, recalled: Recalled, settin
                 answer.headers.update(runs.spending.headers(user.user_id))
                 return answer
 
-        app.post(f"/v1/{path}", tags=["OpenAI's interface"], name=kind.__name__.lower())(ask)
+        gate = [Gate(may_ask)]
+        app.post(f"/v1/{path}", tags=["OpenAI's interface"], name=kind.__name__.lower(), dependencies=gate)(ask)
 
     for path, kind in PATHS.items():
         add(path, kind)

@@ -280,6 +280,22 @@ async def test_overload_by_one_user_is_no_outage(
     await asyncio.gather(*flood, return_exceptions=True)
 
 
+async def test_others_come_between_the_requests_of_one_user(
+    app: Callable[..., Any], database: dict[str, Any], started: Start, user: dict[str, str], other: dict[str, str]
+) -> None:
+    http = await started(app(database))
+    for one in (user, other):
+        await http.get("/v1/models", headers=one)
+    answered: list[str] = []
+
+    async def models(name: str, headers: dict[str, str]) -> None:
+        assert (await http.get("/v1/models", headers=headers)).status_code == 200
+        answered.append(name)
+
+    await asyncio.gather(*(models("many", user) for _ in range(60)), models("one", other))
+    assert answered.index("one") < 30
+
+
 def counted(told: str, what: str) -> float:
     """The number of ``what`` among metrics."""
     [line] = [line for line in told.splitlines() if line.startswith(what)]
