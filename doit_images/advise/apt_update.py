@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from doit_images.advise.apt import UPDATES, installs, updates_first
-from doit_images.advise.around import Run, runs
+from doit_images.advise.around import RunInstruction, runs
 from doit_images.advise.patch import Patch, edited
 from doit_images.advise.shell import is_of
 from doit_images.advise.steps import Step
@@ -33,10 +33,10 @@ def patches(text: str, steps: Sequence[Step]) -> Iterator[Patch]:
             yield Patch(NAME, run.span.line, why, edited(text, {**new, run.span.line: ""}))
 
 
-def _only_updates(run: Run) -> bool:
+def _only_updates(run: RunInstruction) -> bool:
     return len(run.commands) == 1 and is_of(run.commands[0], UPDATES) and not run.span.instruction.flags
 
 
-def _with(run: Run, update: str) -> str:
+def _with(run: RunInstruction, update: str) -> str:
     text, at = run.span.text, run.commands[0].start
     return f"{text[:at]}{update} && {text[at:]}"

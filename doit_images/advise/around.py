@@ -71,7 +71,7 @@ def around(text: str) -> dict[int, Around]:
     return found
 
 
-class Run(NamedTuple):
+class RunInstruction(NamedTuple):
     """A RUN that the image reaches: where it stands, its commands, and what holds there."""
 
     span: Span
@@ -79,13 +79,13 @@ class Run(NamedTuple):
     around: Around
 
 
-def runs(text: str, steps: Sequence[Step]) -> list[Run]:
+def runs(text: str, steps: Sequence[Step]) -> list[RunInstruction]:
     """The RUN instructions among these steps of a Dockerfile; none where its escape character is not the backslash."""
     if re.search(r"^#\s*escape\s*=\s*`", text, re.MULTILINE):
         return []
     reached, there = {step.line for step in steps if step.instruction == "RUN"}, around(text)
     every = [span for span in spans(text) if span.line in reached and not span.instruction.trigger]
-    return [Run(span, commands(span.text), there[span.line]) for span in every]
+    return [RunInstruction(span, commands(span.text), there[span.line]) for span in every]
 
 
 def shipped(text: str, steps: Sequence[Step]) -> set[str]:

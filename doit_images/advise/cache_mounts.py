@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from doit_images.advise.apt import INSTALLS, LISTS, UPDATES, updates_first
-from doit_images.advise.around import Run, around, runs, shipped
+from doit_images.advise.around import RunInstruction, around, runs, shipped
 from doit_images.advise.patch import Patch, edited
 from doit_images.advise.shell import is_of, mounts, with_mounts, without, without_words
 from doit_images.advise.steps import Step
@@ -116,7 +116,7 @@ def patches(text: str, steps: Sequence[Step]) -> Iterator[Patch]:
             yield Patch(NAME, min(new), _why(tool), edited(text, new), _removes(tool))
 
 
-def _mounted(tool: _Tool, every: Sequence[Run], outer: Collection[str]) -> list[Run]:
+def _mounted(tool: _Tool, every: Sequence[RunInstruction], outer: Collection[str]) -> list[RunInstruction]:
     """Which of these get the mounts of a tool; one that is ``needed`` later none in the ``outer`` stages."""
     using = [run for run in every if any(is_of(command, tool.heads) for command in run.commands)]
     if tool is _APT:  # lists that another layer has are hidden by the mount
@@ -129,7 +129,7 @@ def _mounted(tool: _Tool, every: Sequence[Run], outer: Collection[str]) -> list[
     return [run for run in every if run.around.stage in inner and run.span.line >= stages[run.around.stage]]
 
 
-def _is_moved(tool: _Tool, run: Run) -> bool:
+def _is_moved(tool: _Tool, run: RunInstruction) -> bool:
     """Whether the cache may be elsewhere, or is not used."""
     names = f"{tool.variables}|{_ANYWHERE}"
     said = " ".join(word for each in run.around.above if each.name == "ENV" for word in each.words)
@@ -140,7 +140,7 @@ def _is_moved(tool: _Tool, run: Run) -> bool:
     return bool(not run.around.is_root or run.around.sets(names) or inline or elsewhere or offline or other_base)
 
 
-def _with_first(runs: Sequence[Run]) -> Iterator[tuple[Run, bool]]:
+def _with_first(runs: Sequence[RunInstruction]) -> Iterator[tuple[RunInstruction, bool]]:
     """Each with whether it is the first in its stage."""
     seen: set[str] = set()
     for run in runs:
@@ -148,7 +148,7 @@ def _with_first(runs: Sequence[Run]) -> Iterator[tuple[Run, bool]]:
         seen.add(run.around.stage)
 
 
-def _better(tool: _Tool, run: Run, *, first: bool) -> str:
+def _better(tool: _Tool, run: RunInstruction, *, first: bool) -> str:
     """The text of a RUN with the mounts of a tool, and without what empties its cache."""
     text = run.span.text
     for number, command in reversed(list(enumerate(run.commands))):

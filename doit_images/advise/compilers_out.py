@@ -21,7 +21,7 @@ from itertools import pairwise, takewhile
 from pathlib import Path
 
 from doit_images.advise.apt import INSTALLS, UPDATES
-from doit_images.advise.around import Run, around, runs, shipped
+from doit_images.advise.around import RunInstruction, around, runs, shipped
 from doit_images.advise.installs import PIP, read_by
 from doit_images.advise.patch import Patch, Span, spans, unnamed
 from doit_images.advise.shell import head, is_of, without_words
@@ -101,7 +101,7 @@ def patches(text: str, steps: Sequence[Step]) -> Iterator[Patch]:
         yield Patch(NAME, run.span.line, f"{', '.join(tools)} stay in the image", new, removes)
 
 
-def _tools(run: Run, steps: Sequence[Step]) -> dict[str, str]:
+def _tools(run: RunInstruction, steps: Sequence[Step]) -> dict[str, str]:
     """The packages that only a build needs, of a RUN that does nothing but install by apt, each with what stays of it;
     none where that is not known."""
     plain = all(is_of(each, (*INSTALLS, *_AROUND)) and each.join in ("", "&&", ";") for each in run.commands)
@@ -119,7 +119,7 @@ def _tools(run: Run, steps: Sequence[Step]) -> dict[str, str]:
     return found
 
 
-def _built(run: Run) -> list[str]:
+def _built(run: RunInstruction) -> list[str]:
     """The environments that a RUN makes or fills, if it does nothing else; ``pip`` for that which is in use."""
     found: list[str] = []
     for each in run.commands:
@@ -148,7 +148,7 @@ def _copied(steps: Sequence[Step]) -> Iterator[bytes]:
                 yield file.read_bytes()
 
 
-def _less(run: Run, tools: Mapping[str, str]) -> str:
+def _less(run: RunInstruction, tools: Mapping[str, str]) -> str:
     """A RUN that installs just what stays; nothing where that is nothing."""
     text = run.span.text
     for each in reversed(run.commands):

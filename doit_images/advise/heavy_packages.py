@@ -26,7 +26,7 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from doit_images.advise.around import Run, around, runs, shipped
+from doit_images.advise.around import RunInstruction, around, runs, shipped
 from doit_images.advise.installed import canonical
 from doit_images.advise.installs import PIP
 from doit_images.advise.lists_apart import LIST, PINNED
@@ -69,7 +69,7 @@ class _Install(NamedTuple):
     """An installation: the instructions of its stage; those of them right above it that copy its ``lists``; what these
     say, by their names in the RUN; and what copies from its stage into the image, where that is another."""
 
-    run: Run
+    run: RunInstruction
     own: Sequence[Span]
     copies: Sequence[Span]
     lists: Mapping[str, str]
@@ -117,7 +117,7 @@ def _installs(text: str, steps: Sequence[Step]) -> Iterator[_Install]:
             yield _Install(run, own, copies[first[0] :] if first else [], lists, taken)
 
 
-def _is_plain(run: Run) -> bool:
+def _is_plain(run: RunInstruction) -> bool:
     """Whether it installs the lists that it names, and nothing else, where all is installed."""
     text = run.span.text[run.commands[0].start :]
     options = re.split(r"\b(?:install|sync)\b", LIST.sub("", text).replace("\\\n", " "), maxsplit=1)[-1]
@@ -170,13 +170,13 @@ def _apart(text: str, install: _Install, heavy: Sequence[str]) -> str:
     return "".join([*lines[: own[0].line - 1], above, new.replace("\n", end), *lines[first:]])
 
 
-def _is_of_list(run: Run, fields: Mapping[str, str], lists: Iterable[str]) -> bool:
+def _is_of_list(run: RunInstruction, fields: Mapping[str, str], lists: Iterable[str]) -> bool:
     """Whether these are the fields of a mount of one of these lists."""
     target, *others = (PurePosixPath(run.around.folder, each) for each in (fields.get("target", ""), *lists))
     return fields.get("type", "bind") == "bind" and target in others
 
 
-def _command(run: Run, words: str) -> str:
+def _command(run: RunInstruction, words: str) -> str:
     """The command in one line, with these words in place of its lists."""
     (command,) = run.commands
     own = run.span.text[command.start : command.end]

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 
-from doit_images.advise.around import Run, around, runs
+from doit_images.advise.around import RunInstruction, around, runs
 from doit_images.advise.order import is_copy, ordered, overlap
 from doit_images.advise.patch import Patch, Span, edited, spans
 from doit_images.advise.shell import is_of
@@ -49,7 +49,7 @@ def patches(text: str, steps: Sequence[Step]) -> Iterator[Patch]:
             yield Patch(NAME, run.span.line, why, _apart(text, run, kept, later))
 
 
-def _brought(run: Run, lists: Sequence[str], copy: Step, target: str) -> Mapping[str, bool]:
+def _brought(run: RunInstruction, lists: Sequence[str], copy: Step, target: str) -> Mapping[str, bool]:
     """The lists that a COPY to this folder brings, each with whether it pins all of its packages."""
     found: dict[str, bool] = {}
     files = [Path(root, path) for root, selection in copy.files for path in selection.files()]
@@ -61,7 +61,7 @@ def _brought(run: Run, lists: Sequence[str], copy: Step, target: str) -> Mapping
     return found
 
 
-def _apart(text: str, run: Run, kept: Sequence[Span], later: Sequence[Span]) -> str:
+def _apart(text: str, run: RunInstruction, kept: Sequence[Span], later: Sequence[Span]) -> str:
     own = run.span.text
     first, *_ = found = list(LIST.finditer(own))
     alone = own[: first.end()] + LIST.sub("", own[first.end() :])

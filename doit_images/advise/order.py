@@ -15,7 +15,7 @@ from fnmatch import fnmatch
 from itertools import takewhile
 
 from doit_images.advise.apt import LISTS
-from doit_images.advise.around import Around, Run, around, runs
+from doit_images.advise.around import Around, RunInstruction, around, runs
 from doit_images.advise.installs import read_by
 from doit_images.advise.patch import Patch, Span, spans
 from doit_images.advise.steps import Step
@@ -49,7 +49,7 @@ def is_copy(span: Span, there: Mapping[int, Around], steps: Mapping[int, Step]) 
     return known and there[span.line].path(span.instruction.words[-1]) != ""
 
 
-def _needs(run: Run, names: Collection[str], copy: Span, step: Step) -> bool:
+def _needs(run: RunInstruction, names: Collection[str], copy: Span, step: Step) -> bool:
     """Whether an installation may look at something that is copied: where programs and their settings are, what it
     names, and, where it reads files of such names, one of these or some that nobody knows."""
     target = run.around.path(copy.instruction.words[-1])
@@ -62,7 +62,7 @@ def _needs(run: Run, names: Collection[str], copy: Span, step: Step) -> bool:
     return bool(names) and (not files or any(fnmatch(file, name) for file in files for name in names))
 
 
-def _names(run: Run, target: str, *, system: bool) -> bool:
+def _names(run: RunInstruction, target: str, *, system: bool) -> bool:
     """Whether an installation names a place, or may: by a pattern, or by what another command prints. A word that is
     for the ``system`` (a package, a user) is a path where it looks like one."""
     text = run.span.text.replace(f"{LISTS}/*", "")
