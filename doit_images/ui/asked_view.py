@@ -16,6 +16,7 @@ from doit_images.core.base.errors import UserError, printable
 from doit_images.core.base.masking import safe_arguments
 from doit_images.core.local_images import LocalImages
 from doit_images.core.run import Run
+from doit_images.stack import checkout
 from doit_images.ui import plan_view
 
 
@@ -23,8 +24,8 @@ def check(run: Run, images: Sequence[str], *, as_json: bool) -> None:
     """Ask about these images (default: all), and print each answer as soon as it is known. ``UserError`` where BuildKit
     would have run a step of one that is called fresh."""
     run.settings.need_engine()
-    names, declared, answers = chosen(run, images), Declared.of(run), list[BuildKitAnswer]()
-    reports: dict[str, Path] = {}
+    names = chosen(run.project, checkout.project_of(run), images)
+    declared, answers, reports = Declared.of(run.files, run.environ), list[BuildKitAnswer](), dict[str, Path]()
     for name in names:
         answers.append(asking.ask(run, name, declared))
         if answers[-1].same is False:

@@ -11,6 +11,7 @@ from doit_images.ci.verifying.difference import Difference
 from doit_images.ci.verifying.verify import Verification, chosen, read_together, verify
 from doit_images.core.base.errors import UserError, printable
 from doit_images.core.run import Run
+from doit_images.stack import checkout
 
 _SHOWN = 12
 
@@ -27,8 +28,9 @@ def check(run: Run, images: Sequence[str], *, rebuild: bool, asked: bool, as_jso
         asked_view.check(run, images, as_json=as_json)
         return
     verdicts = []
-    names = chosen(run, images)
-    contents = read_together(run, names)
+    names = chosen(run.project, checkout.project_of(run), images)
+    run.settings.need_engine()
+    contents = read_together(run.engine, run.planner.decisions(), names)
     for name in names:
         if rebuild:
             print(f"building {name} once more, without cache", file=sys.stderr)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +30,6 @@ from doit_images.core.compose.stack import Compose
 from doit_images.core.engine import plugins
 from doit_images.core.engine.client import CacheRecord, Engine
 from doit_images.core.history.store import KEEP, History
-from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning.plan import Action, Decision
 from doit_images.core.run import Run
 from doit_images.stack import secrets
@@ -64,9 +63,9 @@ class Declared(NamedTuple):
     refs: Mapping[str, str]
 
     @classmethod
-    def of(cls, run: Run) -> Declared:
-        """What it says of a run's project, asked now. ``UserError`` where it refuses the files."""
-        config = Compose(run.files, "", run.environ).config()
+    def of(cls, files: tuple[Path, ...], environ: Mapping[str, str]) -> Declared:
+        """What it says of these files, asked now. ``UserError`` where it refuses them."""
+        config = Compose(files, "", environ).config()
         return cls(composed.targets(config), composed.refs(config))
 
 
@@ -96,16 +95,21 @@ def ask(run: Run, name: str, declared: Declared) -> BuildKitAnswer:
     answer = BuildKitAnswer(name, inputs.image.ref, inputs.fingerprint, local_image.id if local_image else "")
     if decision.action != Action.FRESH:
         return answer._replace(unasked=f"the plan does not call it fresh: {decision.action}")
-    known = checked_json.recall(report_of(run.folder, name)) or {}
-    if (known.get("fingerprint"), known.get("image_id")) == (answer.fingerprint, answer.image_id):
-        return answer._replace(step=str(known.get("step")), unasked=str(known.get("unasked")))
+    kept = checked_json.recall(report_of(run.folder, name)) or {}
+    if (kept.get("fingerprint"), kept.get("image_id")) == (answer.fingerprint, answer.image_id):
+        return answer._replace(step=str(kept.get("step")), unasked=str(kept.get("unasked")))
+    environ = env_files.with_values(run.files, run.environ, [_PLATFORM])
+    platform = environ.get(PLATFORMS) or environ.get(_PLATFORM) or run.local_images.snapshot().platform
     with prune_lock.shared(run.engine, lambda: None), leftovers.folder("asking-") as folder:
-        status, progress = _build(run, inputs, _seen(run, declared, name, folder))
+        target = _seen(run.common, platform, declared, name, folder)
+        around = build_target.around(run, inputs)
+        status, progress = _build(run.project.directory, run.build_environ, around, target)
     hide = hider(run.environ, run.project, declared.targets[name])
     steps = tuple((hide(step.name), step.cached) for step in progress.steps if step.work)
     answer = answer._replace(steps=steps)
     if step := next(iter(progress.begun()), None):
-        if not (why := _gone(run, decision, step)):
+        known = [*_told_by_image(run.engine, decision, step), *_told_by_history(run.history, decision, step)]
+        if not (why := _gone(known, lambda: cache_records.of(run.settings, run.engine, run.environ), step)):
             return answer._replace(step=hide(step.name))
         answer = answer._replace(unasked=hide(why))
         keep(run.folder, answer)
@@ -114,20 +118,18 @@ def ask(run: Run, name: str, declared: Declared) -> BuildKitAnswer:
     return answer
 
 
-def _seen(run: Run, declared: Declared, name: str, folder: Path) -> dict[str, Any]:
+def _seen(common: Path, platform: str, declared: Declared, name: str, folder: Path) -> dict[str, Any]:
     """The target as BuildKit gets it, with what is made for this question in ``folder``. Contexts go by links that no
     build had: of those that it knows, BuildKit's client would not send what only looks alike."""
     target = dict(declared.targets[name])
     root = target["context"]
-    environ = env_files.with_values(run.files, run.environ, [_PLATFORM])
-    platform = environ.get(PLATFORMS) or environ.get(_PLATFORM) or run.local_images.snapshot().platform
     target.setdefault("platforms", [platform])
     contexts = {}
     for key, value in target.get("contexts", {}).items():
         parent = declared.refs.get(value.removeprefix("service:"), "") if value.startswith("service:") else ""
         contexts[key] = f"docker-image://{parent}" if parent else _linked(folder, value)
     if root.startswith("/"):
-        target["dockerfile"] = str(_dockerfile(run.common, target, folder))
+        target["dockerfile"] = str(_dockerfile(common, target, folder))
     elif "dockerfile-inline" in target:
         target["dockerfile"] = "-"
     return {**target, "context": _linked(folder, root), "contexts": contexts}
@@ -159,15 +161,13 @@ def _linked(folder: Path, value: str) -> str:
     return str(link)
 
 
-def _build(run: Run, inputs: ImageInputs, target: Mapping[str, Any]) -> tuple[int, Progress]:
+def _build(cwd: Path, env: Mapping[str, str], around: list[str], target: Mapping[str, Any]) -> tuple[int, Progress]:
     """Build it until the first step begins that is not cached: the exit status, and what BuildKit said."""
-    env = run.build_environ
     *options, context = composed.options(target, env)
-    around = build_target.around(run, inputs)
     argv = ["docker", "buildx", "build", "--progress=rawjson", "--output=type=cacheonly", *options, *around, context]
     stdin = target["dockerfile-inline"].encode() if target.get("dockerfile") == "-" else None
     progress = Progress()
-    with commands.start(plugins.direct(argv, env), cwd=run.project.directory, env=env, stdin=stdin) as process:
+    with commands.start(plugins.direct(argv, env), cwd=cwd, env=env, stdin=stdin) as process:
         for data in process.output():
             progress.feed(data)
             if any(step.inputs for step in progress.begun()):
@@ -191,14 +191,12 @@ class _Made(NamedTuple):
         return (called or ran) and self.begin - _SLACK <= record.made <= self.end + _SLACK
 
 
-def _gone(run: Run, decision: Decision, step: Vertex) -> str:
+def _gone(known: Sequence[_Made], records: Callable[[], Sequence[CacheRecord]], step: Vertex) -> str:
     """Why it says nothing that this step would run; "" if the cache still holds what it gave when the image was
     built."""
-    known = [*_told_by_image(run.engine, decision, step), *_told_by_history(run.history, decision, step)]
     if not known:
         return f"the cache does not hold `{step.label}`, and nobody here knows when it was made"
-    records = cache_records.of(run.settings, run.engine, run.environ)
-    if any(made.is_in(record) for made in known for record in records):
+    if any(made.is_in(record) for record in records() for made in known):
         return ""
     return f"the cache is gone: it does not hold what `{step.label}` gave when the image was built"
 

@@ -8,7 +8,7 @@ a build: does another build without any cache give the same layers?
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from doit_images.ci.verifying.difference import Difference, differences
 from doit_images.ci.verifying.once_more import once_more
 from doit_images.core.base.errors import UserError
 from doit_images.core.building.attempt import Attempt
+from doit_images.core.compose.project import Project
+from doit_images.core.compose.stack import Compose
 from doit_images.core.engine.client import Engine, LocalImage, normalise
 from doit_images.core.engine.endpoint import leading_to
 from doit_images.core.history.store import History
@@ -29,6 +31,7 @@ from doit_images.core.run import Run
 from doit_images.share import connection
 from doit_images.share.no_answer import NoImage, Unavailable
 from doit_images.stack import checkout
+from doit_images.stack.checkout import Choice
 from doit_images.stack.containers import Container, Containers
 from doit_images.stack.images import same
 
@@ -54,29 +57,27 @@ class Verification:
         return not (self.differs or self.rebuilt or any(self.containers.values()))
 
 
-def chosen(run: Run, words: Sequence[str]) -> list[str]:
+def chosen(project: Project, compose: Compose, words: Sequence[str]) -> list[str]:
     """The names of the images that are meant by names or references of images, or by services that run one; all of them
     for no word. ``UserError`` for a word that means none."""
-    images = run.project.images
+    images = project.images
     by_ref = {normalise(ref): name for name, image in images.items() for ref in image.names}
     unknown = [word for word in words if word not in images and normalise(word) not in by_ref]
-    services = checkout.project_of(run).services() if unknown else {}
+    services = compose.services() if unknown else {}
     named = []
     for word in words:
         service = services.get(word)
         ref = normalise(service.image) if service else normalise(word)
-        named.append(word if word in images else by_ref.get(ref) or run.project.image(word).name)
+        named.append(word if word in images else by_ref.get(ref) or project.image(word).name)
     return list(dict.fromkeys(named)) or list(images)
 
 
-def read_together(run: Run, names: Sequence[str]) -> list[ImageContent]:
+def read_together(engine: Engine, decisions: Mapping[str, Decision], names: Sequence[str]) -> list[ImageContent]:
     """What the images of these names hold that these sources gave. A layer that several have is read once. Nothing
     where the engine cannot give one of them: ``verify`` then reads each alone, and says which."""
-    run.settings.need_engine()
-    decisions = run.planner.decisions()
     ids = {local_image.id for name in names if (local_image := _given(decisions[name]))}
     try:
-        return contents_of(ids, leading_to(run.engine.address)) if len(ids) > 1 else []
+        return contents_of(ids, leading_to(engine.address)) if len(ids) > 1 else []
     except UserError:
         return []
 
@@ -86,7 +87,7 @@ def verify(run: Run, name: str, contents: Sequence[ImageContent] = (), *, rebuil
     are of images that were read before. ``UserError`` where it cannot be built."""
     run.settings.need_engine()
     decision = run.planner.decisions()[name]
-    local_image = _given(decision)
+    inputs, local_image = decision.inputs, _given(decision)
     differs = [] if decision.action == Action.FRESH else list(decision.reasons)
     content, documents = None, list[str]()
     if local_image:
@@ -97,14 +98,13 @@ def verify(run: Run, name: str, contents: Sequence[ImageContent] = (), *, rebuil
     rebuilt = None
     if rebuild and content and local_image:
         rebuilt = tuple(_rebuilt(run, decision, local_image, content))
-    inputs = decision.inputs
     return Verification(
         name,
         inputs.image.ref,
         inputs.fingerprint,
         local_image.id if local_image else "",
         tuple(differs),
-        _containers(run, decision, local_image),
+        _containers(run.engine, checkout.of(run), checkout.project_of(run), decision, local_image),
         rebuilt,
         tuple(documents),
     )
@@ -173,16 +173,17 @@ def _layers(engine: Engine, image_id: str) -> tuple[str, ...]:
     return tuple(digest for digest, _ in engine.layers(image_id))
 
 
-def _containers(run: Run, decision: Decision, local_image: LocalImage | None) -> dict[str, tuple[str, ...]]:
+def _containers(
+    engine: Engine, stack: Choice, compose: Compose, decision: Decision, local_image: LocalImage | None
+) -> dict[str, tuple[str, ...]]:
     refs = set(map(normalise, decision.inputs.image.names))
-    stack = checkout.of(run)
     there = [each for each in Containers(stack.name).look() if each.running]
     found = [each for each in there if normalise(each.image) in refs]
     if stack.beside:  # its containers are made from the tags of fingerprints
-        services = checkout.project_of(run).services()
+        services = compose.services()
         users = {name for name, one in services.items() if name == decision.name or normalise(one.image) in refs}
         found = [each for each in there if each.service in users]
-    return {container.name: tuple(_run(run.engine, container, local_image)) for container in found}
+    return {container.name: tuple(_run(engine, container, local_image)) for container in found}
 
 
 def _run(engine: Engine, container: Container, local_image: LocalImage | None) -> list[str]:
