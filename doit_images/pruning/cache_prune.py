@@ -19,7 +19,7 @@ from doit_images.core.base.formatting import size_text
 from doit_images.core.base.settings import Settings
 from doit_images.core.building import context, prune_lock
 from doit_images.core.buildkit import builder
-from doit_images.core.engine.client import in_groups, one_of
+from doit_images.core.engine.client import Engine, in_groups, one_of
 from doit_images.core.run import Run
 from doit_images.pruning import disk_usage
 from doit_images.pruning.prune import ANY_AGE, BUILD_CACHES, Item, ItemKind, Pruning, choose, days, listed
@@ -67,22 +67,24 @@ def _remove_agreed(
     left: dict[str, str] = {}
     for number in range(_ROUNDS + 1):
         run = run.anew()
-        now = _choose_unused(run, max_age, agreed if number == 0 else None, asked)
+        items = disk_usage.all_items(run)
+        now = _choose_unused(items, max_age, run.settings.cache_max_size, agreed if number == 0 else None, asked)
         if number and not now.gone:
             break
-        left |= remove(run, now)
+        left |= remove(run.engine, run.settings, run.environ, now)
         gone += [pair for pair in now.gone if pair[0].key not in left]
     return gone, left
 
 
-def _choose_unused(run: Run, max_age: float, only: Container[str] | None, since: float) -> Pruning:
+def _choose_unused(
+    items: Sequence[Item], max_age: float, max_size: int, only: Container[str] | None, since: float
+) -> Pruning:
     """What would be removed now, of that only these keys (None: the build cache), and nothing that was used since that
     time."""
-    items = disk_usage.all_items(run)
     unused = time.time() - since
     reclaimable = {
         item.key
-        for item, _ in choose(items, max_age, run.settings.cache_max_size).gone
+        for item, _ in choose(items, max_age, max_size).gone
         # How long a dedicated builder did not use a record, it only says in round figures.
         if (item.idle >= unused or item.kind == ItemKind.BUILDER)
         and (item.key in only if only is not None else item.kind in BUILD_CACHES)
@@ -125,10 +127,9 @@ def as_data(chosen: Pruning) -> dict[str, object]:
     }
 
 
-def remove(run: Run, chosen: Pruning) -> dict[str, str]:
+def remove(engine: Engine, settings: Settings, environ: Mapping[str, str], chosen: Pruning) -> dict[str, str]:
     """Remove what was chosen; returns why an item is still there, by its key."""
     left: dict[str, str] = {}
-    engine = run.engine
     by_kind: dict[ItemKind, list[Item]] = {}
     for item, _ in chosen.gone:
         by_kind.setdefault(item.kind, []).append(item)
@@ -141,7 +142,7 @@ def remove(run: Run, chosen: Pruning) -> dict[str, str]:
         except UserError as error:  # a container was made from it meanwhile
             left[item.key] = f"{item.name} stays: {error}"
     engine.prune_build_cache([item.key for item in by_kind.get(ItemKind.ENGINE, ())])
-    _prune_builder(run.environ, run.settings, [item.key for item in by_kind.get(ItemKind.BUILDER, ())])
+    _prune_builder(environ, settings, [item.key for item in by_kind.get(ItemKind.BUILDER, ())])
     for item in (*by_kind.get(ItemKind.LOCAL, ()), *by_kind.get(ItemKind.LAYOUT, ())):
         shutil.rmtree(item.key, ignore_errors=True)
         with contextlib.suppress(OSError):
@@ -155,7 +156,6 @@ def remove(run: Run, chosen: Pruning) -> dict[str, str]:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-    run.local_images.changed()
     return left
 
 

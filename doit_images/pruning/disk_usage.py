@@ -20,12 +20,11 @@ from doit_images.core.base.timestamps import DAY, epoch_seconds
 from doit_images.core.building import build_target, context, parents
 from doit_images.core.compose.project import Project
 from doit_images.core.engine import temporary_tag
-from doit_images.core.engine.client import CacheRecord, Engine, LocalImage, normalise
+from doit_images.core.engine.client import CacheRecord, Engine, LocalImage, Snapshot, normalise
 from doit_images.core.engine.labels import INPUT_DIGEST
 from doit_images.core.history.store import KEEP
-from doit_images.core.local_images import LocalImages
 from doit_images.core.planning import checkouts
-from doit_images.core.planning.plan import Action
+from doit_images.core.planning.plan import Action, Decision
 from doit_images.core.run import Run
 from doit_images.pruning.prune import Item, ItemKind
 from doit_images.stack.layers import chained, parts_of
@@ -48,7 +47,7 @@ def all_items(run: Run) -> list[Item]:
 def images(run: Run, now: float) -> list[Item]:
     """The images of this project in the engine, those of old fingerprints and those that are needed."""
     snapshot, users = run.local_images.snapshot(), run.engine.users()
-    needed = _mounted(run.engine, run.local_images) | _needed(run)
+    needed = _mounted(run.engine, snapshot) | _needed(snapshot, run.planner.decisions(), run.folder)
     past = run.history.recent(limit=KEEP)
     used: dict[str, float] = defaultdict(float)
     for build in past:
@@ -68,10 +67,10 @@ def images(run: Run, now: float) -> list[Item]:
     return items
 
 
-def _mounted(engine: Engine, local_images: LocalImages) -> dict[str, str]:
+def _mounted(engine: Engine, snapshot: Snapshot) -> dict[str, str]:
     """The images that containers mount, by id, each with why. One whose name was given again since its container was
     made may be any of that repository."""
-    snapshot, mounted = local_images.snapshot(), dict[str, str]()
+    mounted = dict[str, str]()
     for container, ref, made in engine.image_mounts():
         image_id, _, when = engine.tagged(ref).partition(" ")
         if image_id and epoch_seconds(when) < made:
@@ -83,19 +82,19 @@ def _mounted(engine: Engine, local_images: LocalImages) -> dict[str, str]:
     return mounted
 
 
-def _needed(run: Run) -> dict[str, str]:
+def _needed(snapshot: Snapshot, decisions: Mapping[str, Decision], folder: Path) -> dict[str, str]:
     """The images that the plan needs, here or in another checkout, by id, each with why."""
-    snapshot, needed = run.local_images.snapshot(), dict[str, str]()
-    for decision in run.planner.decisions().values():
+    needed = dict[str, str]()
+    for decision in decisions.values():
         image = decision.inputs.image
         for ref in (*image.names, tag_of(image.ref, decision.inputs.fingerprint)):
             if local_image := snapshot.get(ref):
                 needed.setdefault(local_image.id, f"it is `{ref}`")
         if decision.local_image:
             needed.setdefault(decision.local_image.id, f"the plan needs it for `{decision.name}`")
-    for ref, folder in checkouts.needs(run.folder):
+    for ref, other in checkouts.needs(folder):
         if local_image := snapshot.get(ref):
-            needed.setdefault(local_image.id, f"it is needed in {folder}")
+            needed.setdefault(local_image.id, f"it is needed in {other}")
     return needed
 
 

@@ -40,8 +40,8 @@ class _Results:
     further repositories. Raises as the registry and ``git_states`` do."""
 
     def __init__(self, run: Run, max_age: float, further: Iterable[str] = ()) -> None:
-        self._run, self._max_age = run, max_age
-        self._registry = connection.of(run).share.registry
+        self._share, self._max_age = connection.of(run).share, max_age
+        self._registry = self._share.registry
         self._last = _LastNeeded(run.folder / "last-needed.json")
         self._repositories: dict[str, Repository] = {}
         self.needed = Needed()
@@ -91,7 +91,7 @@ class _Results:
                 attached = [each for each in one.attached_to((digest, *children)) if each not in stays]
                 for each in dict.fromkeys((*attached, digest, *children)):
                     self._registry.delete_manifest(path, each)
-                connection.of(self._run).share.gone(path, item.refs)
+                self._share.gone(path, item.refs)
 
 
 class _LastNeeded:

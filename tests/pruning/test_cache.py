@@ -520,7 +520,7 @@ def test_records_that_lie_on_others_go_first_and_busy_ones_stay() -> None:
     assert [item.key for item, _ in chosen.gone] == ["above", "below"]
 
 
-def test_what_was_agreed_to_stays_where_it_was_used_since(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_agreed_to_stays_where_it_was_used_since() -> None:
     """What a dedicated builder says of its records is in round figures, so there it goes by what was agreed alone."""
     items = [
         Item("used since", ItemKind.IMAGE, "", idle=5.0),
@@ -528,10 +528,8 @@ def test_what_was_agreed_to_stays_where_it_was_used_since(monkeypatch: pytest.Mo
         Item("came since", ItemKind.IMAGE, "", idle=90.0),
         Item("record", ItemKind.BUILDER, "", idle=5.0),
     ]
-    monkeypatch.setattr(disk_usage, "all_items", lambda run: items)
-    run = SimpleNamespace(settings=SimpleNamespace(cache_max_size=0))
     agreed, asked = {"used since", "used before", "record"}, time.time() - 60
-    gone = cache_prune._choose_unused(run, ANY_AGE, agreed, asked).gone
+    gone = cache_prune._choose_unused(items, ANY_AGE, 0, agreed, asked).gone
     assert {item.key for item, _ in gone} == {"used before", "record"}
 
 
