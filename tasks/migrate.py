@@ -27,7 +27,8 @@ from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import because, seconds_text
 from doit_images.core.base.masking import masked
 from doit_images.core.compose.stack import Compose, Service
-from doit_images.core.engine.client import normalise
+from doit_images.core.engine.client import Snapshot, normalise
+from doit_images.core.planner import Planner
 from doit_images.core.planning.plan import Decision
 from doit_images.core.run import Run
 from doit_images.stack import backup, bringup, checkout, images, stores
@@ -88,7 +89,7 @@ def _begin(run: Run, *, dry_run: bool, yes: bool) -> None:
     if not changes:
         print(f"{run.project.name} is the optimized deployment already", file=sys.stderr)
         return
-    _print_plan(run, changes)
+    _print_plan(run.planner, compose_of(run), changes)
     if dry_run:
         return
     if not yes:
@@ -97,20 +98,20 @@ def _begin(run: Run, *, dry_run: bool, yes: bool) -> None:
     check_env(run)
     if doit(["run", "build_optimized"]):
         raise UserError("an image could not be built; nothing was stopped")
-    _go_on(run, journal.begun(run, _ran(run)))
+    _go_on(run, journal.begun(run, _ran(_standard(run).services(), Containers(run.project.name).look())))
 
 
 def _take_up(run: Run, left: Journal, *, undo: bool, yes: bool) -> None:
     """Go on with what an interrupted migration left. It may have been left long ago: what runs counts, and whoever runs
     this is asked before anything is replaced."""
-    found = _found(run, left)
-    if found == Found.UNTOUCHED and left.phase != Phase.ROLLING_BACK:
+    there = found(left, Containers(run.project.name).look(), compose_of(run).services())
+    if there == Found.UNTOUCHED and left.phase != Phase.ROLLING_BACK:
         print("a migration was interrupted before anything was replaced", file=sys.stderr)
         journal.close(run, left)
         if not undo:
             _begin(run, dry_run=False, yes=yes)
         return
-    if found == Found.SWITCHED and not undo:
+    if there == Found.SWITCHED and not undo:
         print("a migration was interrupted, and all that it was to start is healthy", file=sys.stderr)
         _go_on(run, journal.entered(run, left, Phase.DONE))
         return
@@ -127,11 +128,6 @@ class Found(StrEnum):
     UNTOUCHED = "everything that ran before runs"
     SWITCHED = "everything runs in the new way, and is healthy"
     HALF_WAY = "neither"
-
-
-def _found(run: Run, left: Journal) -> Found:
-    containers, compose = Containers(run.project.name).look(), compose_of(run)
-    return found(left, containers, compose.services())
 
 
 def found(left: Journal, containers: Sequence[Container], optimized: Mapping[str, Service]) -> Found:
@@ -196,7 +192,7 @@ def _plan(run: Run) -> list[Replacement]:
     return changes_between(containers, _standard(run).services(), compose_of(run).services())
 
 
-def _print_plan(run: Run, changes: Sequence[Replacement]) -> None:
+def _print_plan(planner: Planner, compose: Compose, changes: Sequence[Replacement]) -> None:
     from doit_images.core.base.output import Output, table
 
     drawn = table("service", "runs", "will run", "keeps")
@@ -204,8 +200,8 @@ def _print_plan(run: Run, changes: Sequence[Replacement]) -> None:
         drawn.add_row(change.service, change.old, change.new, ", ".join(change.volumes))
     console = Output()
     console.print(drawn)
-    stale = [decision for decision in run.planner.decisions().values() if decision.stale]
-    kept = [store.service for store in stores.declared(compose_of(run))]
+    stale = [decision for decision in planner.decisions().values() if decision.stale]
+    kept = [store.service for store in stores.declared(compose)]
     console.print("\n".join(["", *_steps(stale, kept)]), markup=False, soft_wrap=True)
 
 
@@ -220,11 +216,10 @@ def _steps(stale: Sequence[Decision], kept: Sequence[str]) -> list[str]:
     ]
 
 
-def _ran(run: Run) -> dict[str, Before]:
-    known = _standard(run).services()
+def _ran(known: Mapping[str, Service], containers: Sequence[Container]) -> dict[str, Before]:
     return {
         container.service: Before(known[container.service].image, container.image_id)
-        for container in Containers(run.project.name).look()
+        for container in containers
         if container.running and container.service in known
     }
 
@@ -268,14 +263,14 @@ def _go_on(run: Run, left: Journal) -> None:
             except Exception as error:
                 if phase not in journal.FORWARD:
                     raise
-                reason = _told(error, run)
+                reason = _told(error, run.environ)
                 told = "the optimized deployment is not healthy, putting back what ran before"
                 print(f"{told}\n{reason}", file=sys.stderr)
                 way.left = journal.entered(run, way.left, Phase.ROLLING_BACK, reason)
 
 
-def _told(error: Exception, run: Run) -> str:
-    return str(error) if isinstance(error, UserError) else masked(f"{type(error).__name__}: {error}", run.environ)
+def _told(error: Exception, environ: Mapping[str, str]) -> str:
+    return str(error) if isinstance(error, UserError) else masked(f"{type(error).__name__}: {error}", environ)
 
 
 def _prepare(way: _Way) -> Phase:
@@ -337,7 +332,7 @@ def _end(way: _Way) -> None:
         journal.close(way.run, way.left)
     except Exception as error:
         raise UserError(
-            f"it is migrated and healthy, but what held the way back is still there: {_told(error, way.run)}",
+            f"it is migrated and healthy, but what held the way back is still there: {_told(error, way.run.environ)}",
             remedy="run this again, to remove it",
         ) from error
 
@@ -345,7 +340,7 @@ def _end(way: _Way) -> None:
 def _roll_back(way: _Way) -> Phase:
     """Start what ran before; ``UserError`` when that is not healthy either."""
     run, left = way.run, way.left
-    compose = _with_images_of(run, left)
+    compose = _with_images_of(left, _standard(run), run.engine.snapshot(), run.folder)
     services = compose.services()
     ran = {normalise(services[name].image): before.image_id for name, before in left.before.items() if name in services}
     compose = replace(compose, only=tuple(sorted(left.before)))
@@ -368,10 +363,8 @@ def _tell_undone(way: _Way) -> None:
     )
 
 
-def _with_images_of(run: Run, left: Journal) -> Compose:
+def _with_images_of(left: Journal, standard: Compose, snapshot: Snapshot, folder: Path) -> Compose:
     """The standard deployment with exactly the images that ran: by their own tag where their name has moved on."""
-    standard = _standard(run)
-    snapshot = run.engine.snapshot()
     renamed = {}
     for name, before in left.before.items():
         local_image = snapshot.get(before.image)
@@ -379,7 +372,7 @@ def _with_images_of(run: Run, left: Journal) -> Compose:
             renamed[name] = {"image": held_tag(before.image)}
     if not renamed:
         return standard
-    override = run.folder / "migration-images.json"
+    override = folder / "migration-images.json"
     files.write_json(override, {"services": renamed})
     return replace(standard, files=(*standard.files, override))
 

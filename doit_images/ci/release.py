@@ -86,7 +86,7 @@ def publish(run: Run, chosen: Sequence[Release], tags: Mapping[str, bool], *, mo
         run.events.say(f"{one.service}: copying {one.digest[:19]} to {one.target.name}")
         with _asking(one.source.registry, one.target.registry):
             if one.parts:
-                release_parts.join(run, one.source, one.parts)
+                release_parts.join(connection.of(run).share.trust, one.source, one.parts)
             texts[one.target] = copy(one.source, one.target, one.digest)
     before = free(chosen, tags, move=move)  # somebody may have published meanwhile
     given = list[tuple[Place, str]]()

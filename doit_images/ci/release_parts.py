@@ -19,7 +19,7 @@ from doit_images.share import connection, signatures, transfer
 from doit_images.share.copying import Place
 from doit_images.share.no_answer import NoImage, Unavailable
 from doit_images.share.signing import NotSigned
-from doit_images.share.trusted import Claimed
+from doit_images.share.trusted import Claimed, Trust
 
 
 class Parts(NamedTuple):
@@ -63,10 +63,9 @@ def _run_for(run: Run, platform: str) -> Run:
     return run.anew({**run.environ, PLATFORMS: platform})
 
 
-def join(run: Run, place: Place, parts: Parts) -> None:
+def join(trust: Trust, place: Place, parts: Parts) -> None:
     """Let the shared registry hold the index, signed by this machine unless somebody trusted did so. ``UserError``
     where nobody would take its signature. Raises ``Unavailable`` and ``NoImage``."""
-    trust = connection.of(run).share.trust
     transfer.joined(place.registry, place.path, parts.by_platform)
     claimed = Claimed(parts.digest, parts.fingerprint, ", ".join(parts.by_platform))
     if not trust.need or not trust.judge(claimed, signatures.bundles(place.registry, place.path, parts.digest))[0]:

@@ -155,7 +155,7 @@ def restore(run: Run, words: Sequence[str], *, yes: bool) -> None:
 def _restore(run: Run, compose: Compose, archive: Archive, which: Sequence[Store]) -> None:
     names = [store.service for store in which]
     kept = images.kept(run)
-    checkout.pin(run, compose, kept)
+    checkout.pin(run.folder, compose, kept)
     terms, built = bringup.terms(run, "restore"), images.named(kept)
     needed = bringup.start(replace(compose, only=tuple(names)), terms, built)
     if not needed.healthy:

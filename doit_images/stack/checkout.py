@@ -123,11 +123,12 @@ def settled(run: Run) -> Compose:
     return dataclasses.replace(compose, files=(*compose.files, moved, images))
 
 
-def pin(run: Run, compose: Compose, images: Mapping[str, Kept]) -> None:
+def pin(folder: Path, compose: Compose, images: Mapping[str, Kept]) -> None:
     """Start the services of a stack that runs beside another from these images, whoever else gives them names."""
-    path = _overrides(run.folder)[1]
+    moved, path = _overrides(folder)
     if path in compose.files:
-        plain = Compose(run.files, compose.project, run.environ).config()
+        own = compose.files[: compose.files.index(moved)]
+        plain = Compose(own, compose.project, compose.environ).config()
         files.write(path, compose_override.pinned(plain, images))
 
 

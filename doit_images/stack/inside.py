@@ -72,7 +72,7 @@ def has_terminal() -> bool:
 def _images_put_right(run: Run, compose: Compose) -> dict[str, str]:
     """Let Compose make containers from the images of this checkout; which image each name stands for."""
     kept = images.kept(run)
-    checkout.pin(run, compose, kept)
+    checkout.pin(run.folder, compose, kept)
     built = images.named(kept)
     images.put_names_right(run.engine, compose.services(), built)
     return built

@@ -52,7 +52,7 @@ def start(run: Run, compose: Compose, task: str, seed_from: str = "", enough: Ca
             from doit_images.stack import seed  # few begin with another's data
 
             seed.seed(run.engine, run.folder, compose, seed.found(checkout.of(run), seed_from), kept)
-        checkout.pin(run, compose, kept)
+        checkout.pin(run.folder, compose, kept)
         outcome = bringup.start(compose, bringup.terms(run, task, enough), built=images.named(kept))
     run.events.emit(ServicesListed(rows_of(outcome)))
     if not outcome.healthy and not outcome.cut_short:

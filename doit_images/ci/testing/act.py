@@ -121,8 +121,12 @@ def _keep(run: Run, planned: Planned, attempt: Trial) -> None:
     if after.inputs is None or after.fingerprint != planned.fingerprint:
         run.events.say(f"{planned.test.name}: {MOVED}")
         return
-    if planned.test.target and not _on_its_image(run, planned):
-        return
+    if planned.test.target:
+        from doit_images.ci.testing.stage import ran_on_image
+
+        if not ran_on_image(run, planned):
+            run.events.say(f"{planned.test.name}: {ELSEWHERE}")
+            return
     images = dict(after.images)
     result = Result(planned.test.name, after.fingerprint, attempt.seconds, time.time(), attempt.junit, images)
     known.keep(shared.of(run), path_of(run.project.images[planned.test.service].ref), result)
@@ -139,13 +143,3 @@ def _keep(run: Run, planned: Planned, attempt: Trial) -> None:
         seconds=attempt.seconds,
     )
     record.write(records_folder(run.folder), kept)
-
-
-def _on_its_image(run: Run, planned: Planned) -> bool:
-    """Whether a stage ran on what its image holds; it is told where it did not."""
-    from doit_images.ci.testing.stage import ran_on_image
-
-    there = ran_on_image(run, planned)
-    if not there:
-        run.events.say(f"{planned.test.name}: {ELSEWHERE}")
-    return there
