@@ -24,6 +24,7 @@ from doit_images.core.compose.stack import Compose
 from doit_images.core.engine.client import Engine, LocalImage, normalise
 from doit_images.core.engine.endpoint import leading_to
 from doit_images.core.history.store import History
+from doit_images.core.local_images import LocalImages
 from doit_images.core.planning import record
 from doit_images.core.planning.plan import Action, Decision
 from doit_images.core.planning.shared_image import shared_ref_of
@@ -92,7 +93,7 @@ def verify(run: Run, name: str, contents: Sequence[ImageContent] = (), *, rebuil
     content, documents = None, list[str]()
     if local_image:
         differs += _recorded(run.folder, run.engine, run.history, decision, local_image)
-        content, damage = _held(run, local_image, contents)
+        content, damage = _held(run.engine, run.local_images, local_image, contents)
         documents, others = _shared(run, decision, local_image)
         differs += [*damage, *others]
     rebuilt = None
@@ -127,19 +128,21 @@ def _recorded(folder: Path, engine: Engine, history: History, decision: Decision
     return [f"it is not the image that was recorded here ({last.image_id[:19]}…), though it has its labels"]
 
 
-def _held(run: Run, local_image: LocalImage, contents: Sequence[ImageContent]) -> tuple[ImageContent | None, list[str]]:
+def _held(
+    engine: Engine, local_images: LocalImages, local_image: LocalImage, contents: Sequence[ImageContent]
+) -> tuple[ImageContent | None, list[str]]:
     """What the image holds, and in what that is not what its id promises."""
-    layers = _layers(run.engine, local_image.id)
+    layers = _layers(engine, local_image.id)
     alike = sorted(
         (each for each in contents if each.promised == layers), key=lambda each: each.config != local_image.id
     )
     try:
-        content = alike[0] if alike else content_of(local_image.id, leading_to(run.engine.address))
+        content = alike[0] if alike else content_of(local_image.id, leading_to(engine.address))
     except UserError as error:
         return None, [f"its content cannot be read: {error}"]
     damage = content.damage()
     # containerd's store calls an image by its manifest.
-    if not run.local_images.containerd_store and content.config != local_image.id:
+    if not local_images.containerd_store and content.config != local_image.id:
         damage.append("its configuration is not what its id says")
     return content, damage
 
