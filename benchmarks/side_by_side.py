@@ -159,7 +159,7 @@ def side_by_side(run: Run, programs: Path | None = None) -> Iterator[SideBySide]
     """
     from tasks.bases import base
 
-    optimized_file, standard_file = run.files[0], standard_of(run)
+    optimized_file, standard_file = run.files[0], standard_of(run.files)
     base.ensure(run.settings, ROOT)
     bases = external_bases(run)
     kept = {name: value for name, value in run.environ.items() if name not in ("COMPOSE_FILE", "DOCKER_CONTEXT")}

@@ -91,19 +91,19 @@ def read(path: Path) -> Journal | None:
         ) from None
 
 
-def begun(run: Run, before: Mapping[str, Before]) -> Journal:
+def begun(path: Path, before: Mapping[str, Before]) -> Journal:
     """The journal of a new migration. ``UserError`` where it cannot be kept."""
     journal = Journal(Phase.PREPARING, before)
-    write(path_of(run), journal)
+    write(path, journal)
     return journal
 
 
-def entered(run: Run, journal: Journal, phase: Phase, reason: str = "") -> Journal:
+def entered(path: Path, journal: Journal, phase: Phase, reason: str = "") -> Journal:
     """The journal in its next phase, before anything of that is done. ``UserError`` where it cannot be kept, unless
     only an end is left to be made: half of one would be worse, and the next run looks at what runs."""
     journal = replace(journal, phase=phase, reason=reason or journal.reason)
     try:
-        write(path_of(run), journal)
+        write(path, journal)
     except UserError:
         if phase in FORWARD:
             raise

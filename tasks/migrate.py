@@ -75,9 +75,10 @@ def migrate(run: Run, *, dry_run: bool, undo: bool, yes: bool) -> None:
         elif left:
             _take_up(run, left, undo=undo, yes=yes)
         elif undo:
+            standard = standard_of(run.files).name
             raise UserError(
                 "no migration was interrupted, so there is none to undo",
-                remedy=f"COMPOSE_FILE={standard_of(run).name} doit up_optimized brings up the standard deployment",
+                remedy=f"COMPOSE_FILE={standard} doit up_optimized brings up the standard deployment",
             )
         else:
             _begin(run, dry_run=dry_run, yes=yes)
@@ -98,12 +99,14 @@ def _begin(run: Run, *, dry_run: bool, yes: bool) -> None:
     check_env(run)
     if doit(["run", "build_optimized"]):
         raise UserError("an image could not be built; nothing was stopped")
-    _go_on(run, journal.begun(run, _ran(_standard(run).services(), Containers(run.project.name).look())))
+    ran = _ran(_standard(run).services(), Containers(run.project.name).look())
+    _go_on(run, journal.begun(journal.path_of(run), ran))
 
 
 def _take_up(run: Run, left: Journal, *, undo: bool, yes: bool) -> None:
     """Go on with what an interrupted migration left. It may have been left long ago: what runs counts, and whoever runs
     this is asked before anything is replaced."""
+    path = journal.path_of(run)
     there = found(left, Containers(run.project.name).look(), compose_of(run).services())
     if there == Found.UNTOUCHED and left.phase != Phase.ROLLING_BACK:
         print("a migration was interrupted before anything was replaced", file=sys.stderr)
@@ -113,13 +116,13 @@ def _take_up(run: Run, left: Journal, *, undo: bool, yes: bool) -> None:
         return
     if there == Found.SWITCHED and not undo:
         print("a migration was interrupted, and all that it was to start is healthy", file=sys.stderr)
-        _go_on(run, journal.entered(run, left, Phase.DONE))
+        _go_on(run, journal.entered(path, left, Phase.DONE))
         return
     goal = "putting back what ran before" if undo or left.phase == Phase.ROLLING_BACK else "going on with it"
     print(f"a migration was interrupted while {left.phase}: {goal}", file=sys.stderr)
     if not yes:
         confirm()
-    _go_on(run, journal.entered(run, left, Phase.ROLLING_BACK, "it was to be undone") if undo else left)
+    _go_on(run, journal.entered(path, left, Phase.ROLLING_BACK, "it was to be undone") if undo else left)
 
 
 class Found(StrEnum):
@@ -182,7 +185,7 @@ def downtime(events: Sequence[Event]) -> dict[str, float]:
 
 
 def _standard(run: Run) -> Compose:
-    return replace(compose_of(run), files=(standard_of(run),))
+    return replace(compose_of(run), files=(standard_of(run.files),))
 
 
 def _plan(run: Run) -> list[Replacement]:
@@ -250,13 +253,13 @@ def _go_on(run: Run, left: Journal) -> None:
     """Do step after step, from the phase that was reached. What goes wrong from the moment in which something was
     stopped, whatever it is, leads back; what goes wrong when all are healthy does not."""
     with Containers(run.project.name).events() as happens:
-        way = _Way(run, left, happens)
+        way, path = _Way(run, left, happens), journal.path_of(run)
         while (phase := way.left.phase) in _STEPS:
             try:
                 to = _STEPS[phase](way)
                 if to is None:
                     return
-                way.left = journal.entered(run, way.left, to)
+                way.left = journal.entered(path, way.left, to)
             except (commands.Stopped, SystemExit):
                 print(f"interrupted while {phase}: run this again to go on, --undo goes back", file=sys.stderr)
                 raise
@@ -266,7 +269,7 @@ def _go_on(run: Run, left: Journal) -> None:
                 reason = _told(error, run.environ)
                 told = "the optimized deployment is not healthy, putting back what ran before"
                 print(f"{told}\n{reason}", file=sys.stderr)
-                way.left = journal.entered(run, way.left, Phase.ROLLING_BACK, reason)
+                way.left = journal.entered(path, way.left, Phase.ROLLING_BACK, reason)
 
 
 def _told(error: Exception, environ: Mapping[str, str]) -> str:

@@ -14,13 +14,13 @@ from doit_images.ui import sizes_view
 STANDARD = "docker-compose.yml"
 
 
-def standard_of(run: Run) -> Path:
+def standard_of(files: tuple[Path, ...]) -> Path:
     """The declaration of the standard deployment, beside the optimized one; ``UserError`` where there is none."""
-    path = run.files[0].parent / STANDARD
-    if not path.is_file() or path in run.files:
+    path = files[0].parent / STANDARD
+    if not path.is_file() or path in files:
         raise UserError(
-            f"there is no standard deployment: no {STANDARD} beside {run.files[0].name}",
-            where=str(run.files[0].parent),
+            f"there is no standard deployment: no {STANDARD} beside {files[0].name}",
+            where=str(files[0].parent),
             remedy="declare the standard images there, under the same service names",
         )
     return path
@@ -28,7 +28,7 @@ def standard_of(run: Run) -> Path:
 
 def declared_both_ways(run: Run) -> dict[str, tuple[str, str]]:
     """The images that are declared both ways, by service: the standard and the optimized reference."""
-    standard = Compose((standard_of(run),), run.project.name, run.environ).services()
+    standard = Compose((standard_of(run.files),), run.project.name, run.environ).services()
     images = run.project.images.items()
     return {
         name: (standard[name].image, image.ref) for name, image in images if name in standard and standard[name].builds
