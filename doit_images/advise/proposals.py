@@ -116,7 +116,7 @@ class Proposals:
                 return
             seen.append(texts)
             is_compose = any(file in texts for file in self.run.files)
-            if is_compose and not whole.reads_same(self.run, now, self.texts | texts):
+            if is_compose and not whole.reads_same(self.run.files, self.run.environ, now, self.texts | texts):
                 continue
             after = whole.seen(self.run, self.texts | texts)
             concerned = {name: after.images[name] for name in self.run.project.images if _is_other(now, after, name)}

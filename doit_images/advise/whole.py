@@ -50,24 +50,24 @@ def project_of(run: Run, texts: Mapping[Path, str]) -> Project:
     if not any(file in texts for file in run.files):
         return run.project
     given = env_files.with_values(run.files, run.environ, ["DOCKER_DEFAULT_PLATFORM"])
-    return compose_project.resolved(answer(run, texts), run.files, given)
+    return compose_project.resolved(answer(run.files, run.environ, texts), run.files, given)
 
 
-def answer(run: Run, texts: Mapping[Path, str]) -> dict[str, Any]:
-    """All that Compose says of the project with these texts in place of its files. Raises ``UserError``."""
+def answer(declared: tuple[Path, ...], environ: Mapping[str, str], texts: Mapping[Path, str]) -> dict[str, Any]:
+    """All that Compose says of these files with these texts in place of them. Raises ``UserError``."""
     with leftovers.folder("advise-") as folder:
-        there = [folder / str(number) / file.name for number, file in enumerate(run.files)]
-        for file, path in zip(run.files, there, strict=True):
+        there = [folder / str(number) / file.name for number, file in enumerate(declared)]
+        for file, path in zip(declared, there, strict=True):
             path.parent.mkdir()
             files.write(path, texts[file] if file in texts else files.text(file))
-        return Compose(tuple(there), "", run.environ, folder=run.files[0].parent).config()
+        return Compose(tuple(there), "", environ, folder=declared[0].parent).config()
 
 
-def reads_same(run: Run, now: Whole, texts: Mapping[Path, str]) -> bool:
+def reads_same(declared: tuple[Path, ...], environ: Mapping[str, str], now: Whole, texts: Mapping[Path, str]) -> bool:
     """Whether Compose reads with these texts the project that it is ``now``, but for images that are new, and that
     others build on these."""
     try:
-        one, other = answer(run, now.texts), answer(run, texts)
+        one, other = (answer(declared, environ, each) for each in (now.texts, texts))
         new = other["services"].keys() - one["services"].keys()
         built = all(other["services"].pop(name).get("build") for name in new)
     except UserError:

@@ -71,7 +71,7 @@ def _own(compose: Compose) -> list[dict[str, object]]:
 def _rows(run: Run) -> list[dict[str, object]]:
     choices, data = stacks(checkout.of(run)), run.engine.volume_bytes()
     shares = Disk({choice.name: _parts(run.engine, choice) for choice in choices})
-    return [_row(run, choice, data, shares) for choice in choices]
+    return [_row(choice, _images(run, choice), data, shares) for choice in choices]
 
 
 def down(run: Run, services: Sequence[str], *, volumes: bool, yes: bool, all_worktrees: bool, gone: bool) -> None:
@@ -174,7 +174,7 @@ def _parts(engine: Engine, choice: Choice) -> dict[str, int]:
     return parts
 
 
-def _row(run: Run, choice: Choice, data: Mapping[str, int], shares: Disk) -> dict[str, object]:
+def _row(choice: Choice, images: Mapping[str, str], data: Mapping[str, int], shares: Disk) -> dict[str, object]:
     project = Containers(choice.name)
     volumes = list(project.belongings().volumes)
     return {
@@ -183,7 +183,7 @@ def _row(run: Run, choice: Choice, data: Mapping[str, int], shares: Disk) -> dic
         "gone": not choice.place.there,
         "services": rows((), project.look()),
         "volumes": volumes,
-        "images": _images(run, choice),
+        "images": images,
         "disk": {"data": sum(data.get(name, 0) for name in volumes), "images": shares.unique(choice.name)},
     }
 

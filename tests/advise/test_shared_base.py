@@ -108,11 +108,11 @@ def test_compose_reads_the_same_but_for_the_base(tmp_path: Path) -> None:
     (_, patch), *_ = shared_base.patches(before)
     run = Run((tmp_path / "compose.yml",), {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}, tmp_path)
     after = {**before.texts, **patch.others}
-    assert whole.reads_same(run, before, after)
+    assert whole.reads_same(run.files, run.environ, before, after)
     lost = after | {tmp_path / "compose.yml": AFTER.replace('    ports: ["1:1"]\n', "")}
-    assert not whole.reads_same(run, before, lost)
+    assert not whole.reads_same(run.files, run.environ, before, lost)
     other = after | {tmp_path / "compose.yml": AFTER.replace("context: web", "context: api")}
-    assert not whole.reads_same(run, before, other)
+    assert not whole.reads_same(run.files, run.environ, before, other)
 
 
 def one_context(text: str, other: str) -> dict[str, str]:
