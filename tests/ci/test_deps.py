@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from doit_images.core.base.errors import UserError
 from doit_images.core.compose.image import Image
 from doit_images.core.inputs.image_inputs import ImageInputs
 from tasks import ROOT
+from tests import forked
 from tests.conftest import Lab, file_in
 from tests.package_index import LocalIndex, serving
 
@@ -144,9 +146,7 @@ def test_a_project_without_locks_has_nothing_behind(tmp_path: Path) -> None:
     environ = {**os.environ, "COMPOSE_FILE": str(tmp_path / "compose.yml")}
 
     def ran(word: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "doit", word], cwd=ROOT, env=environ, capture_output=True, text=True
-        )
+        return forked.run([sys.executable, "-m", "doit", word], environ)
 
     for word, sentence in {"deps_check": "no lock that is understood is here", "deps_update": "nothing newer"}.items():
         done = ran(word)
@@ -204,7 +204,8 @@ def test_newer_releases_in_a_lock_of_uvs(tmp_path: Path, index: LocalIndex) -> N
     }
 
     def ran(*words: str, cwd: Path = ROOT) -> str:
-        done = subprocess.run(words, cwd=cwd, env=environ, capture_output=True, text=True)
+        run = forked.run if words[0] == sys.executable else partial(subprocess.run, capture_output=True, text=True)
+        done = run(words, cwd=cwd, env=environ)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -28,6 +28,7 @@ from doit_images.core.planning.plan import Action
 from doit_images.ui.board import Board
 from doit_images.ui.live import Picture, lines, overall, remaining
 from doit_images.ui.rows import BAD, GOOD, Row
+from tests import forked
 from tests.conftest import ROOT
 from tests.waiting import lasting, until
 
@@ -110,9 +111,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def doit(project: Path, *args: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "TERM": "xterm", **environ}
-    argv = [sys.executable, "-m", "doit", *args]
-    return subprocess.run(argv, cwd=project, capture_output=True, text=True, env=env)
+    return forked.run([sys.executable, "-m", "doit", *args], {**os.environ, "TERM": "xterm", **environ}, project)
 
 
 def test_no_terminal_one_line_at_the_start_and_one_block_at_the_end(project: Path) -> None:
@@ -137,7 +136,8 @@ def test_nothing_to_do_is_one_line_and_costs_no_rich(project: Path) -> None:
     (project / "fresh").touch()
     with (project / "dodo.py").open("a") as dodo:
         dodo.write("import atexit; atexit.register(lambda: print('rich' in sys.modules))\n")
-    run = doit(project, "run", "--backend=json", "images")
+    argv = [sys.executable, "-m", "doit", "run", "--backend=json", "images"]
+    run = subprocess.run(argv, cwd=project, capture_output=True, text=True)  # a fork has imported rich
     assert (run.stderr, run.stdout) == ("6 images fresh\n", "False\n")
 
 
