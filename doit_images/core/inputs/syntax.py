@@ -29,7 +29,7 @@ _NO_UTF8 = re.compile("[\ud800-\udfff]")
 # From 1.9 on the lexer loses what stands in a word before one of these: then it starts no heredoc.
 _FORGOTTEN = re.compile(r"\$\{[^}]?\w*[^\w}]")
 _AS_IT_IS = re.compile(r"\\.|'[^']*'")
-_TRIMS = re.compile(r"(?<!\$)\$\{\w+:?[#%/]")
+_TRIMS = re.compile(r"(?<!\$)\$\{\w+[#%/]")
 _TRIM = re.compile(r"(\$\{\w+):([%#])")
 _MARK = re.compile("^([0-9]*<<-?[\t\n\f\r ]*)\ufeff")  # the lexer passes over it at the beginning of a word
 _LINES = re.compile("[^\n]*\n|[^\n]+")

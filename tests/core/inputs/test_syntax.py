@@ -148,6 +148,7 @@ def test_a_heredoc_after_blanks_is_new() -> None:
 def test_a_line_with_what_the_lexer_did_not_know_had_no_heredoc() -> None:
     assert only("RUN <<E ${A%b}\nE").heredocs == (("E", ""),)
     assert len(syntax.read("RUN <<E ${A%b}\nE", OLD).nodes) == 2
+    assert only("RUN <<E ${A:%b}\nE", OLD).heredocs
     assert only("RUN <<E '${A%b}'\nE", OLD).heredocs
 
 
