@@ -18,7 +18,6 @@ from pathlib import Path
 
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import clean
-from doit_images.core.engine.client import Engine
 from doit_images.core.inputs.environment import CLEARED
 from doit_images.core.run import Run
 from doit_images.pruning.repairs import Repair
@@ -55,7 +54,7 @@ def look(run: Run) -> Iterator[Finding]:
     yield git(run.files[0].parent)
     yield home(os.environ)
     yield _disk("disk", str(run.files[0].parent), _LITTLE_SPACE, "doit cache_prune")
-    yield from _engine_disk(run.engine)
+    yield from _engine_disk(run)
     yield temporary(os.environ.get("TMPDIR", ""))
     yield _times(run)
     yield from variables(run.environ)
@@ -109,11 +108,11 @@ def temporary(wanted: str) -> Finding:
     return _disk("temporary files", folder, _LITTLE_FOR_TEMPORARY, remedy)
 
 
-def _engine_disk(engine: Engine) -> Iterator[Finding]:
+def _engine_disk(run: Run) -> Iterator[Finding]:
     """The disk of an engine on this machine; that of another cannot be seen."""
     with suppress(UserError, OSError):
-        root = str(engine.info().get("DockerRootDir") or "")
-        if engine.address.startswith("unix://") and os.path.isdir(root):  # noqa: PTH112
+        root = str(run.engine.info().get("DockerRootDir") or "")
+        if run.engine.address.startswith("unix://") and os.path.isdir(root):  # noqa: PTH112
             yield _disk("the engine's disk", root, _LITTLE_SPACE, "doit cache_prune")
 
 
