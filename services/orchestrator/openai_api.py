@@ -122,7 +122,7 @@ def install(app: FastAPI, runs: Runs, models: Models, recalled: Recalled, settin
             raise Problem(HTTPStatus.NOT_FOUND, f"There is no model called {name[:200]} here.", code="model_not_found")
         return {"id": name, "object": "model", "created": 0, "owned_by": "vllm-swarm"}
 
-    async def may_ask(request: Request) -> None:  # before the body is read: many are refused in the time of one
+    async def may_ask(request: Request) -> None:  # a gate: a refusal reads no body
         runs.check((await who_sent(request)).user_id)
 
     async def asked_of(model: Model, path: str, body: dict[str, Any], recall: Recall, run: Run) -> Response | None:
