@@ -6,17 +6,23 @@ endpoint that says nothing takes a credential all the same.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import Depends, Request, Response, Security, params
 from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, OAuth2PasswordBearer
 
+from common.problems import TooMany
 from common.tokens import SCOPES
 
 # They only say in OpenAPI what there is: which credential counts is found out in one place, ``common.identity``.
 _TOKEN = OAuth2PasswordBearer("/token", scheme_name="token", scopes=SCOPES, auto_error=False)
 _API_KEY = APIKeyHeader(name="X-API-Key", scheme_name="api_key", auto_error=False)
+
+HELD_SECONDS, _held = 1, asyncio.Semaphore(64)
+"""A refusal for too much waits this long, as a client that asks again at once takes others' time. No more than so many
+wait in a process: connections are left for others."""
 
 WHO = "swarm.who"
 """Where a request's scope has its caller, once that is known, or the error because of which nobody is."""
@@ -50,8 +56,14 @@ class Route(APIRoute):
         gates: list[Any] = [one.dependency for one in self.dependencies if isinstance(one, Gate)] or [who_sent]
 
         async def asked(request: Request) -> Response:
-            for gate in gates:
-                await gate(request)
+            try:
+                for gate in gates:
+                    await gate(request)
+            except TooMany:
+                if not _held.locked():
+                    async with _held:
+                        await asyncio.sleep(HELD_SECONDS)
+                raise
             return await handle(request)
 
         return asked

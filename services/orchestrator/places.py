@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.postgres import Database, lock
 from orchestrator.tasks import Task, shown
@@ -38,7 +39,7 @@ _GRANT = text("""
     UPDATE orchestrator.tasks SET state = 'running', updated_at = now() WHERE id IN (
         SELECT id FROM orchestrator.tasks
         WHERE state = 'queued' AND id IN (SELECT id FROM numbered WHERE number <= :places) ORDER BY id FOR UPDATE
-    )
+    ) RETURNING id
 """)
 _RENEW = text("""
     UPDATE orchestrator.tasks
@@ -90,10 +91,14 @@ class Places:
         mine = {"worker": self.worker, "lease": LEASE_SECONDS, "ids": list(ids)}
         await self._database.rows(_RENEW, mine)
         async with self._database.begin() as connection:
-            await lock(connection, "places")
-            await connection.execute(_GRANT, self._counts)
+            await self.give(connection)
             rows = (await connection.execute(_RENEW, mine)).all()
         return {row.id: row.state for row in rows}
+
+    async def give(self, connection: AsyncConnection) -> Collection[uuid.UUID]:
+        """Give free places away in the transaction of ``connection``. Returns which tasks have got one."""
+        await lock(connection, "places")
+        return (await connection.execute(_GRANT, self._counts)).scalars().all()
 
     async def adopt(self) -> Sequence[tuple[Task, Owner]]:
         """Take over what dead processes left."""

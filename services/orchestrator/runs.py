@@ -188,10 +188,17 @@ class Runs:
                 await self.spending.check(owner.user_id)
                 lease = datetime.now(UTC) + timedelta(seconds=LEASE_SECONDS)
                 more = {"worker": self._places.worker, "lease_until": lease, "username": owner.username}
-                await self._tasks.add(task, owner.user_id, token=None if work else owner.token, **more)
+                token = None if work else owner.token
+                async with self._tasks.adding(task, owner.user_id, token=token, **more) as connection:
+                    placed = await self._places.give(connection)
         finally:
             self._coming.remove(owner.user_id)
-        return self._begin(task, owner, work)
+        run = self._begin(task, owner, work)
+        for task_id in placed:
+            self._placed(task_id)
+        if not run.place.is_set():
+            self._wake.set()
+        return run
 
     def check(self, user_id: uuid.UUID) -> None:
         """Raise 429 when the user has too many tasks here already: that asks nobody else. 503 when we stop."""
@@ -209,12 +216,20 @@ class Runs:
         run = self._runs[task.id] = Run(task, owner, work)
         run.work = asyncio.create_task(self._do(run, work))
         run.work.add_done_callback(lambda _: self._ended(run))
-        self._wake.set()
         return run
+
+    def _placed(self, task_id: uuid.UUID) -> None:
+        if (run := self._runs.get(task_id)) and not run.place.is_set():
+            metrics.WAITED.observe((datetime.now(UTC) - run.task.created_at).total_seconds())
+            run.place.set()
 
     def _ended(self, run: Run) -> None:
         self._runs.pop(run.task.id, None)
-        self._wake.set()  # its place is free
+        if run.kept or self._waiting():
+            self._wake.set()  # its place is free, or is to be: a look lets go of what was cancelled
+
+    def _waiting(self) -> bool:
+        return any(not run.place.is_set() for run in self._runs.values())
 
     async def _look(self, database: Database) -> None:
         looked_for_orphans = 0.0
@@ -234,9 +249,8 @@ class Runs:
                 pass  # those that run go on; the rest waits
             except Exception:
                 log.exception("a mistake of this service")
-            waiting = any(not run.place.is_set() for run in self._runs.values())
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), WAITING_TICK_SECONDS if waiting else TICK_SECONDS)
+                await asyncio.wait_for(self._wake.wait(), WAITING_TICK_SECONDS if self._waiting() else TICK_SECONDS)
 
     def _count(self) -> None:
         placed = Counter((run.task.model, run.place.is_set()) for run in self._runs.values())
@@ -250,9 +264,7 @@ class Runs:
         for run in known:
             state = ours.get(run.task.id)
             if state == "running":
-                if not run.place.is_set():
-                    metrics.WAITED.observe((datetime.now(UTC) - run.task.created_at).total_seconds())
-                run.place.set()
+                self._placed(run.task.id)
             elif state != "queued" and run.task.state in UNFINISHED:
                 run.stop(Cancelled())  # by its owner, at another process
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.pages import Place, paged
 from common.postgres import Database, lock
@@ -88,15 +90,17 @@ class Tasks:
             sentence = f"You have {self._unfinished} tasks that are not done: wait for one, or cancel it."
             raise TooMany("tasks", sentence)
 
-    async def add(self, task: Task, user_id: uuid.UUID, **more: Any) -> None:
-        """Keep a new ``task`` of a user, whose other columns are ``more``. Raises 429 when they have too many that have
-        not ended."""
+    @asynccontextmanager
+    async def adding(self, task: Task, user_id: uuid.UUID, **more: Any) -> AsyncIterator[AsyncConnection]:
+        """A transaction that keeps a new ``task`` of a user, whose other columns are ``more``. Raises 429 when too many
+        of theirs have not ended."""
         mine = select(func.count()).where(KeptTask.user_id == user_id, KeptTask.worker.is_not(None))
         values = {**task.model_dump(exclude={"context"}), "context": [], "user_id": user_id, **more}
         async with self._database.begin() as connection:
             await lock(connection, f"tasks of {user_id}")
             self.check((await connection.execute(mine.where(KeptTask.deadline > func.now()))).scalar_one())
             await connection.execute(insert(KeptTask).values(**values))
+            yield connection
 
     async def save(self, task: Task, worker: uuid.UUID) -> bool:
         """Keep ``task`` as it is now. False when it is no longer this ``worker``'s: cancelled, or taken over."""

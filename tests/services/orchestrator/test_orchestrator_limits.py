@@ -18,7 +18,7 @@ from neighbours import Neighbour, bearer
 from test_orchestrator_api import ask, background, spent, states
 from test_orchestrator_process import orchestrator
 
-from common import metrics
+from common import callers, metrics
 from common.identity import Identities
 
 type Start = Callable[..., Awaitable[httpx.AsyncClient]]
@@ -159,10 +159,9 @@ async def test_a_place_is_free_when_the_call_has_ended_and_not_before(
 
         async def queued(places: Places) -> uuid.UUID:
             task = new_task("a", f"model of {owner}", None, 30)
-            await tasks.add(
-                task, owner, username="x", token=None, worker=places.worker, lease_until=datetime.now(UTC) + LEASE
-            )
-            return task.id
+            lease = {"worker": places.worker, "lease_until": datetime.now(UTC) + LEASE}
+            async with tasks.adding(task, owner, username="x", token=None, **lease):
+                return task.id
 
         first, second = await queued(here), await queued(there)
         assert await here.look([first]) == {first: "running"}
@@ -200,7 +199,8 @@ async def test_what_changes_many_tasks_holds_none_of_them_while_it_waits_for_the
         for one in ids:
             task = new_task("a", f"model of {owner}", None, 30).model_copy(update={"id": one})
             lease = {"worker": here.worker, "lease_until": datetime.now(UTC) + LEASE}
-            await tasks.add(task, owner, username="x", token=None, **lease)
+            async with tasks.adding(task, owner, username="x", token=None, **lease):
+                pass
         doings = {
             "here, which goes": lambda: here.release([]),
             "here": lambda: here.look(ids),
@@ -294,6 +294,52 @@ async def test_others_come_between_the_requests_of_one_user(
 
     await asyncio.gather(*(models("many", user) for _ in range(60)), models("one", other))
     assert answered.index("one") < 30
+
+
+async def test_who_has_too_many_tasks_and_asks_again_at_once_is_slowed_down(
+    app: Callable[..., Any], database: dict[str, Any], started: Start, user: dict[str, str],
+    holding: Holding, monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., Awaitable[None]],
+) -> None:  # fmt: skip
+    """64 at a time wait for their refusal, however long; more are refused at once, so that connections are left."""
+    http = await started(app(database, model_url=url_of(holding), tasks_per_user=1))
+    first = asyncio.create_task(http.post(SERVE, json=CHAT, headers=user))
+
+    async def at_work() -> bool:
+        return holding.there == 1
+
+    await eventually(at_work)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    assert (await http.post(SERVE, json=CHAT, headers=user)).status_code == 429
+    assert loop.time() - began >= callers.HELD_SECONDS
+    monkeypatch.setattr(callers, "HELD_SECONDS", 600)
+    many = [asyncio.create_task(http.post(SERVE, json=CHAT, headers=user)) for _ in range(80)]
+
+    async def told() -> bool:
+        return sum(one.done() for one in many) == 80 - 64
+
+    await eventually(told)
+    assert {one.result().status_code for one in many if one.done()} == {429}
+    assert (await http.get("/v1/models", headers=user)).status_code == 200
+    assert await told()
+    for one in (first, *many):
+        one.cancel()
+    await asyncio.gather(first, *many, return_exceptions=True)
+
+
+async def test_a_place_that_is_free_is_given_without_a_look_around(
+    app: Callable[..., Any], database: dict[str, Any], started: Start, user: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    from orchestrator.places import Places
+
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Places, "look", never)
+    http = await started(app(database))
+    async with asyncio.timeout(20):
+        assert (await http.post(SERVE, json=CHAT, headers=user)).status_code == 200
 
 
 def counted(told: str, what: str) -> float:
