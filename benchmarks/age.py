@@ -60,6 +60,7 @@ FIGURES = {
     "heavy_packages": _script(
         "heavy_packages", "doit_images/advise/heavy_packages.py", "doit_images/advise/installed.py"
     ),
+    "leavers": _script("leavers", "services", "docker"),
     "load": _script("load", "services", "docker"),
     "many_images": _script("many_images", "doit_images/share"),
     "memory_cutoff": _script("memory_cutoff", "benchmarks/memory_inside.py", "services/memory", needs="XQuAD"),

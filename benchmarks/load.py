@@ -1,14 +1,16 @@
 """How many requests a second does the stack answer on one machine, and how long do they take?
 
-.venv/bin/python benchmarks/load.py [--seconds 20] [--concurrency 16] [--minutes 60] [--to FILE] [--before FILE]
+.venv/bin/python benchmarks/load.py [--seconds 20] [--concurrency 16] [--minutes 60] [--restarts] [--to FILE]
+                                    [--before FILE]
 
 Starts a stack of its own from the images that are built, asks it over loopback, and removes it. A single answer that
 is not the right one ends the run: figures with errors in them are worth nothing. The client is a bare HTTP/1.1 one on
 asyncio, because a full one takes longer than the services do; client and services share the machine's cores.
 
 ``--minutes`` goes on with all the requests in turn at 80 % of what the stack can do, counts errors, and says how the
-containers' memory grew. Another project's stack, as one of before: ``COMPOSE_FILE=… load.py --to /tmp/before``, and
-``--before /tmp/before.json`` beside it.
+containers' memory grew. With ``--restarts`` each service, stores included, is restarted once in five minutes meanwhile,
+and who is not answered asks again, as clients do, for up to a minute. Another project's stack, as one of before:
+``COMPOSE_FILE=… load.py --to /tmp/before``, and ``--before /tmp/before.json`` beside it.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -42,6 +44,10 @@ from tasks.end_to_end import urls
 
 MEMORIES = 500
 VERIFIED = "memory session, access token verified"
+CHAT = "/v1/chat/completions"
+RESTARTED = ("auth", "memory", "orchestrator", "postgres", "redis")
+"""One each minute."""
+PATIENCE_SECONDS = 60
 SHARE = 0.8
 """Of the capacity: the load that is to be endured."""
 TOPICS = ("the train to Oslo", "peanuts and allergies", "the server room", "a favourite colour", "the spare key")
@@ -89,6 +95,12 @@ class Steady:
     figures: Figures
     errors: int
     memory: list[float]
+    restarts: int = 0
+    again: int = 0
+
+
+class Away(UserError):
+    """There is no answer now; who asks again may have one."""
 
 
 def figures(name: str, times: list[float], wall: float) -> Figures:
@@ -106,19 +118,22 @@ class Client:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, request: Request) -> float:
-        """How many seconds the answer took. ``UserError`` when it is a wrong one, ``OSError`` when there is none."""
-        if self._streams is None:
-            self._streams = await asyncio.open_connection(self._to.hostname, self._to.port)
-        reader, writer = self._streams
+        """How many seconds the answer took. ``UserError`` when it is a wrong one, ``Away`` when there is none."""
         began = time.monotonic()
         try:
+            if self._streams is None:
+                self._streams = await asyncio.open_connection(self._to.hostname, self._to.port)
+                began = time.monotonic()
+            reader, writer = self._streams
             writer.write(request.data())
             answered = await reader.readuntil(b"\r\n\r\n")
             length = int(answered.lower().partition(b"content-length: ")[2].split(b"\r\n", 1)[0])
             body = await reader.readexactly(length)
-        except asyncio.IncompleteReadError as error:
+        except (OSError, asyncio.IncompleteReadError) as error:
             self.close()
-            raise ConnectionResetError(f"{request.name}: the connection was closed") from error
+            raise Away(f"{request.name}: {error!r}") from error
+        if answered[9:12] in (b"429", b"502", b"503", b"504"):
+            raise Away(f"{request.name}: answered {answered.splitlines()[0]!r} {body[:200]!r}")
         if b" 200 " not in answered[:16] or request.expected not in body:
             raise UserError(f"{request.name}: answered {answered.splitlines()[0]!r} {body[:200]!r}")
         return time.monotonic() - began
@@ -179,20 +194,50 @@ def prepare(urls: Mapping[str, str]) -> list[Request]:
         Request("auth verify, API key", f"{auth}/verify", key, b"", known),
         Request(VERIFIED, f"{memory}/sessions/load/messages", token, b"", b"at nine", "GET"),
         Request(f"memory search among {MEMORIES}", f"{memory}/search", {**key, **as_json}, query, b"train to Oslo"),
+        Request("chat", urls["ORCHESTRATOR_URL"] + CHAT, {**token, **as_json}, chat("echo"), b"You asked"),
     ]
 
 
-async def pace(requests: Sequence[Request], each: float, until: float, times: list[float], errors: list[str]) -> None:
+def chat(model: str, content: str = "When does the train leave?", **more: object) -> bytes:
+    """A question to ``model``, as OpenAI's clients send it."""
+    return json.dumps({"model": model, "messages": [{"role": "user", "content": content}], **more}).encode()
+
+
+@dataclass
+class Record:
+    """What came of many requests: seconds, and what was wrong. Who is not answered asks again for ``patience`` seconds;
+    ``again`` is how often."""
+
+    patience: float = 0
+    times: list[float] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    again: int = 0
+
+    async def ask(self, client: Client, request: Request) -> None:
+        """Ask, and keep what came of it."""
+        began = time.monotonic()
+        while True:
+            try:
+                self.times.append(await client.ask(request))
+            except Away as away:
+                if time.monotonic() - began < self.patience:
+                    self.again += 1
+                    await asyncio.sleep(0.25)
+                    continue
+                self.errors.append(str(away))
+            except UserError as error:
+                self.errors.append(str(error))
+            return
+
+
+async def pace(requests: Sequence[Request], each: float, until: float, record: Record) -> None:
     """One client of each service: a request, in turn, every ``each`` seconds, or later where an answer was late."""
     clients = {request.url: Client(request.url) for request in requests}
     due = time.monotonic()
     for request in itertools.cycle(requests):
         if time.monotonic() >= until:
             break
-        try:
-            times.append(await clients[request.url].ask(request))
-        except (UserError, OSError) as error:
-            errors.append(str(error))
+        await record.ask(clients[request.url], request)
         due = max(due + each, time.monotonic() - each)
         await asyncio.sleep(max(due - time.monotonic(), 0))
     for client in clients.values():
@@ -210,27 +255,44 @@ def memory_of(project: str) -> float:
     return round(sum(float(one[:-3]) * units[one[-3:]] for one in used if one[-3:] in units) / 1e6, 1)
 
 
+def restart(project: str, service: str) -> None:
+    """Restart the containers of a service, as long as that takes."""
+    label = "label=com.docker.compose."
+    argv = ["docker", "ps", "--quiet", "--filter", f"{label}project={project}", "--filter", f"{label}service={service}"]
+    containers = commands.run(argv).checked("docker ps").stdout.split()
+    commands.run(["docker", "restart", *containers]).checked("docker restart")
+
+
 def endure(requests: Sequence[Request], project: str, arguments: argparse.Namespace) -> Steady:
     """The requests in turn at 80 % of what the stack does with all of them, with a line a minute on standard error."""
     capacity = asyncio.run(load("all in turn", requests, arguments.seconds, arguments.concurrency)).requests_per_second
-    times: list[float] = []
-    errors: list[str] = []
+    record = Record(PATIENCE_SECONDS if arguments.restarts else 0)
     memory = [memory_of(project)]
     each = arguments.concurrency / (capacity * SHARE)
     began = time.monotonic()
+    restarts = itertools.cycle(RESTARTED) if arguments.restarts else iter(())
+    restarted = 0
 
-    async def all_clients(until: float) -> None:
-        async with asyncio.timeout(until - time.monotonic() + 60), asyncio.TaskGroup() as clients:
+    async def all_clients(until: float, service: str | None) -> None:
+        async with asyncio.timeout(until - time.monotonic() + 60 + record.patience), asyncio.TaskGroup() as clients:
             for _ in range(arguments.concurrency):
-                clients.create_task(pace(requests, each, until, times, errors))
+                clients.create_task(pace(requests, each, until, record))
+            if service:
+                clients.create_task(asyncio.to_thread(restart, project, service))
 
     while (left := began + arguments.minutes * 60 - time.monotonic()) > 1:
-        asyncio.run(all_clients(time.monotonic() + min(left, 60)))
+        service = next(restarts, None)
+        asyncio.run(all_clients(time.monotonic() + min(left, 60), service))
+        restarted += bool(service)
         memory.append(memory_of(project))
-        told = f"{(time.monotonic() - began) / 60:.0f} min: {len(times)} requests, {len(errors)} errors"
-        print(f"{told}, {memory[-1]:g} MB of memory {errors[-1:]}", file=sys.stderr)
-    all_of_them = figures("all in turn, at 80 % of that", times, time.monotonic() - began)
-    return Steady(arguments.minutes, capacity, replace(all_of_them, errors=len(errors)), len(errors), memory)
+        told = f"{(time.monotonic() - began) / 60:.0f} min: {len(record.times)} requests, {len(record.errors)} errors"
+        told += f", {record.again} asked again after {service} was restarted" if service else ""
+        print(f"{told}, {memory[-1]:g} MB of memory {record.errors[-1:]}", file=sys.stderr)
+    errors = len(record.errors)
+    all_of_them = figures("all in turn, at 80 % of that", record.times, time.monotonic() - began)
+    return Steady(
+        arguments.minutes, capacity, replace(all_of_them, errors=errors), errors, memory, restarted, record.again
+    )
 
 
 def markdown(
@@ -253,9 +315,20 @@ def markdown(
         lines += [
             "",
             f"The last row: {steady.minutes:g} minutes at 80 % of {steady.capacity:g} requests a second, which all of "
-            f"them in turn came to. Memory of all containers before, after a minute and at the end: {memory} MB.",
+            f"them in turn came to. "
+            f"{restarted(steady)}Memory of all containers before, after a minute and at the end: {memory} MB.",
         ]
     return "\n".join([*lines, "", measure.in_words(measure.machine()), ""])
+
+
+def restarted(steady: Steady) -> str:
+    """What is to be said of restarts."""
+    if not steady.restarts:
+        return ""
+    return (
+        f"{', '.join(RESTARTED)} were restarted in turn, one a minute, {steady.restarts} times in all; who was not "
+        f"answered asked again, for up to {PATIENCE_SECONDS} s, {steady.again} times in all. "
+    )
 
 
 def compared(before: Mapping[str, Any], rows: Sequence[Figures]) -> str:
@@ -273,6 +346,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--concurrency", type=int, default=16)
     parser.add_argument("--minutes", type=float, default=0, help="then 80 %% of what it can do, for so long")
+    parser.add_argument("--restarts", action="store_true", help="restart a service each of these minutes")
     parser.add_argument("--to", type=Path, default=Path(__file__).with_suffix(""), help="the figures, without suffix")
     parser.add_argument("--before", type=Path, help="the figures of another run, to be compared with")
     arguments = parser.parse_args()
@@ -282,7 +356,7 @@ def main() -> int:
     found: list[Figures] = []
     steady: Steady | None = None
     wrong = False
-    os.environ["ACCESS_TOKEN_SECONDS"] = "86400"  # longer than the load
+    os.environ |= {"ACCESS_TOKEN_SECONDS": "86400", "TOKENS_PER_USER_DAY": "0"}  # longer, and more, than the load
     try:
         with ephemeral_stack.running(project_of(run), bringup.terms(run, "load")) as running:
             if not running.outcome.healthy:

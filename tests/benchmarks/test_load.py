@@ -49,8 +49,9 @@ def test_a_right_answer_has_a_time() -> None:
     ("said", "error", "words"),
     [
         (answer(b'{"name": "bob"}'), UserError, "verify: answered b'HTTP/1.1 200 OK'"),
-        (answer(b'{"name": "alice"}', b"503 Unavailable"), UserError, "verify: answered b'HTTP/1.1 503"),
-        (b"", ConnectionResetError, "verify: the connection was closed"),
+        (answer(b'{"name": "alice"}', b"500 Oh"), UserError, "verify: answered b'HTTP/1.1 500"),
+        (answer(b'{"name": "alice"}', b"503 Unavailable"), load.Away, "verify: answered b'HTTP/1.1 503"),
+        (b"", load.Away, "verify: IncompleteReadError"),
     ],
 )
 def test_a_wrong_answer_is_an_error(said: bytes, error: type[Exception], words: str) -> None:
@@ -76,18 +77,32 @@ def test_a_wrong_answer_among_many_ends_a_load() -> None:
 
 
 def test_while_it_goes_on_errors_are_counted() -> None:
-    times: list[float] = []
-    errors: list[str] = []
+    record = load.Record()
 
     async def a_while() -> None:
-        async with answering(lambda head: answer(b"alice" if len(times) < 3 else b"bob")) as url:
+        async with answering(lambda head: answer(b"alice" if len(record.times) < 3 else b"bob")) as url:
             until = asyncio.get_running_loop().time() + 0.5  # of the same clock as time.monotonic
-            await load.pace([request(url)], 0.01, until, times, errors)
+            await load.pace([request(url)], 0.01, until, record)
 
     asyncio.run(a_while())
-    assert len(times) == 3
-    assert errors
-    assert "answered" in errors[0]
+    assert len(record.times) == 3
+    assert record.errors
+    assert "answered" in record.errors[0]
+
+
+@pytest.mark.parametrize(("patience", "told"), [(20, (1, 0, 2)), (0, (0, 1, 0))])
+def test_who_is_not_answered_asks_again(patience: float, told: tuple[int, int, int]) -> None:
+    answers = iter([answer(b"", b"503 Service Unavailable"), b"", answer(b"alice")])
+    record = load.Record(patience)
+
+    async def once() -> None:
+        async with answering(lambda head: next(answers)) as url:
+            client = load.Client(url)
+            await record.ask(client, request(url))
+            client.close()
+
+    asyncio.run(once())
+    assert (len(record.times), len(record.errors), record.again) == told
 
 
 def test_figures_are_of_the_times() -> None:

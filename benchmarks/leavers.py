@@ -1,0 +1,195 @@
+"""Does the model's work end when who asked has left? 1,000 chats, of which every other one leaves.
+
+.venv/bin/python benchmarks/leavers.py [--chats 1000]
+
+Starts a stack of its own, with a model on this machine that takes two seconds for an answer and knows when its work at
+each ended, and removes it. Users ask 250 chats at once, as a stream and not, with the limits as they are by default, so
+that most of them wait for a place. Of each pair of chats one leaves after a while, wherever it is by then: the aim is
+that the model's work ends within 2 s of that, or never begins. Who stays is to have the answer. Takes two minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks import attack, load, measure
+from doit_images.cli.process import current
+from doit_images.core.base import commands
+from doit_images.core.base.errors import UserError
+from doit_images.stack import bringup, ephemeral_stack, images
+from doit_images.stack.checkout import project_of
+from tasks.end_to_end import urls
+
+USERS = 10
+AT_ONCE = 250
+ANSWER_SECONDS = 2.0
+GOAL_SECONDS = 2.0
+
+
+class Model:
+    """Answers after ``ANSWER_SECONDS``; knows when its work at each question ended."""
+
+    def __init__(self) -> None:
+        self.ended: dict[str, float] = {}
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, with one request."""
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except (asyncio.IncompleteReadError, asyncio.CancelledError):  # has left before it asked
+            writer.close()
+            return
+        length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n", 1)[0])
+        asked = json.loads(await reader.readexactly(length))
+        question = asked["messages"][-1]["content"]
+        if asked.get("stream"):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
+            writer.write(_event({"role": "assistant", "content": "You "}))
+        gone = asyncio.create_task(reader.read(1))
+        await asyncio.wait([gone], timeout=ANSWER_SECONDS)
+        self.ended[question] = time.monotonic()
+        if not gone.done():
+            writer.write(_streamed(question) if asked.get("stream") else _whole(question))
+        gone.cancel()
+        writer.close()
+
+
+def _event(delta: dict[str, str]) -> bytes:
+    return f"data: {json.dumps({'choices': [{'index': 0, 'delta': delta, 'finish_reason': None}]})}\n\n".encode()
+
+
+def _streamed(question: str) -> bytes:
+    return _event({"content": f"asked: {question}"}) + b"data: [DONE]\n\n"
+
+
+def _whole(question: str) -> bytes:
+    message = {"role": "assistant", "content": f"You asked: {question}"}
+    body = json.dumps({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}).encode()
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    return head + b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+
+
+@dataclass
+class Chat:
+    """A chat: its question, and when it left, if it was to."""
+
+    question: str
+    leaves: bool
+    left: float | None = None
+
+
+async def ask(chat: Chat, at: attack.Door, token: str) -> None:
+    """Ask for an answer, or again and again until it leaves. ``UserError`` when an answer is a wrong one."""
+    headers = {"Content-Type": "application/json", "Authorization": token}
+    body = load.chat("held", chat.question, stream=chat.question.endswith("as a stream"))
+    seconds = random.Random(chat.question).uniform(0.5, 6)  # so long it waits
+    try:
+        async with asyncio.timeout(seconds if chat.leaves else None):
+            answered = False
+            while chat.leaves or not answered:
+                answer = await attack.asked(at, "POST", load.CHAT, headers, body)
+                answered = f"asked: {chat.question}".encode() in answer
+                if not answered and b" 429 " not in answer[:16]:
+                    raise UserError(f"{chat.question}: answered {answer[:300]!r}")
+    except TimeoutError:
+        chat.left = time.monotonic()
+
+
+async def all_of_them(chats: Sequence[Chat], at: attack.Door, tokens: Sequence[str], host: str, port: int) -> Model:
+    """Ask so many at once, until all have been answered or have left; the model they asked."""
+    model = Model()
+    waiting = iter(enumerate(chats))
+
+    async def some() -> None:
+        for number, chat in waiting:
+            await ask(chat, at, tokens[number % len(tokens)])
+
+    async with await asyncio.start_server(model.serve, host, port):
+        async with asyncio.TaskGroup() as group:
+            for _ in range(AT_ONCE):
+                group.create_task(some())
+        await asyncio.sleep(2 * GOAL_SECONDS)
+    return model
+
+
+def figures(chats: Sequence[Chat], model: Model) -> dict[str, float]:
+    """How many were answered, and left; of those where they were; and how long the model's work went on, in seconds."""
+    left = {chat.question: chat.left for chat in chats if chat.left is not None}
+    ended = [model.ended.get(question, 0) - left[question] for question in left]
+    at_work = [seconds for seconds in ended if seconds > 0]
+    return {
+        "chats": len(chats), "answered": len(chats) - len(left), "left": len(left),
+        "waiting": len(left) - len(at_work), "at work": len(at_work),
+        "p50": round(statistics.median(at_work), 3), "longest": round(max(at_work), 3),
+    }  # fmt: skip
+
+
+def markdown(found: dict[str, float]) -> str:
+    """The figures as a table."""
+    met = found["longest"] <= GOAL_SECONDS
+    lines = [
+        "# Chats that leave",
+        "",
+        f"{found['chats']} chats of {USERS} users, {AT_ONCE} at once; the model takes {ANSWER_SECONDS:g} s for an "
+        f"answer. The aim: its work ends at most {GOAL_SECONDS:g} s after who asked has left.",
+        "",
+        "| chats | answered | left | of these while they waited | while the model was at work | its work went on for, "
+        "p50 s | at most s | |",
+        "|--:|--:|--:|--:|--:|--:|--:|---|",
+        f"| {' | '.join(str(value) for value in found.values())} | {'met' if met else '**missed**'} |",
+    ]
+    return "\n".join([*lines, "", measure.in_words(measure.machine()), ""])
+
+
+def main() -> int:
+    """Start a stack, ask and leave, keep the figures. Status 1 when an answer was wrong or the aim missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--chats", type=int, default=1000)
+    arguments = parser.parse_args()
+    commands.stop_on_signals()
+    run = current()
+    asked = ["docker", "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"]
+    host = commands.run(asked).checked("docker network inspect").stdout.strip()
+    kinds = ("as a stream", "as a whole")
+    chats = [Chat(f"{number // 2} {kinds[number // 2 % 2]}", number % 2 == 1) for number in range(arguments.chats)]
+    for chat in chats:
+        chat.question = f"{'leaves' if chat.leaves else 'stays'} {chat.question}"
+    wrong = False
+    try:
+        with ephemeral_stack.free_port() as port:
+            os.environ["E2E_MODELS"] = f",held=http://{host}:{port}/v1"
+            with ephemeral_stack.running(project_of(run), bringup.terms(run, "leavers"), images.built(run)) as running:
+                if not running.outcome.healthy:
+                    raise UserError(bringup.explain(running.outcome, running.compose))
+                tokens = [attack.new_user(urls(running)["AUTH_URL"])["token"] for _ in range(USERS)]
+                at = attack.door(attack.from_elsewhere(running)["ORCHESTRATOR_URL"])
+                model = asyncio.run(all_of_them(chats, at, tokens, host, port))
+    except* UserError as errors:
+        print(*(str(error) for error in errors.exceptions), sep="\n", file=sys.stderr)
+        wrong = True
+    if wrong:
+        return 1
+    found = figures(chats, model)
+    script = Path(__file__)
+    content = {"machine": measure.machine(), "figures": found, "chats": [asdict(chat) for chat in chats]}
+    script.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
+    text = markdown(found)
+    script.with_suffix(".md").write_text(text)
+    print(text)
+    return 1 if "**missed**" in text else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
