@@ -90,6 +90,14 @@ def health_is_asked_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("common.health.FRESH_SECONDS", 0)
 
 
+@pytest.fixture(autouse=True)
+def what_is_logged_stays() -> Iterator[None]:
+    """An application sets the level of all loggers: not for the tests after it."""
+    level = logging.getLogger().level
+    yield
+    logging.getLogger().setLevel(level)
+
+
 @pytest.fixture
 def audited() -> Iterator[list[dict[str, Any]]]:
     """The lines of the audit log since the test began, as they are written."""

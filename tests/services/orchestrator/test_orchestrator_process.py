@@ -62,13 +62,15 @@ def orchestrator(database: dict[str, Any], auth: Any, memory: Any, model_url: st
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_who_leaves_may_come_again_with_the_key_of_the_task(
-    database: dict[str, Any], auth: Any, memory: Any, model_url: str, user: dict[str, str], stream: bool
-) -> None:
+    database: dict[str, Any], auth: Any, memory: Any, model_url: str, user: dict[str, str], stream: bool,
+    words: threading.Semaphore,
+) -> None:  # fmt: skip
     with orchestrator(database, auth, memory, model_url, MODELS="slow") as (http, _):
         body = {"prompt": "a story", "model": "slow", "stream": stream}
         headers = {**user, "Idempotency-Key": "1"}
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{http.base_url}/tasks", json=body, headers=headers, timeout=0.8)
+        words.release(100)
         while (task := http.post("/tasks", json=body, headers=headers)).json()["state"] in ("queued", "running"):
             time.sleep(0.05)
         assert (task.status_code, task.json()["state"], task.json()["error"]) == (200, "done", None)
