@@ -2,10 +2,11 @@
 
 .venv/bin/python benchmarks/leavers.py [--chats 1000]
 
-Starts a stack of its own, with a model on this machine that takes two seconds for an answer and knows when its work at
-each ended, and removes it. Users ask 250 chats at once, as a stream and not, with the limits as they are by default, so
-that most of them wait for a place. Of each pair of chats one leaves after a while, wherever it is by then: the aim is
-that the model's work ends within 2 s of that, or never begins. Who stays is to have the answer. Takes two minutes.
+Starts a stack of its own, with a model on this machine that knows when its work at each ended, and removes it. Users
+ask 250 chats at once, as a stream and not, with the limits as they are by default, so that most of them wait for a
+place. Of each pair of chats one leaves after a while, wherever it is by then; the model would need half a minute for
+its answer. The aim is that the model's work ends within 2 s of that, or never begins. Who stays is to have the answer,
+for which the model takes a second. Takes two minutes.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import random
 import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -34,12 +36,12 @@ from tasks.end_to_end import urls
 
 USERS = 10
 AT_ONCE = 250
-ANSWER_SECONDS = 2.0
+ANSWER_SECONDS = {"stays": 1.0, "leaves": 30.0}
 GOAL_SECONDS = 2.0
 
 
 class Model:
-    """Answers after ``ANSWER_SECONDS``; knows when its work at each question ended."""
+    """Answers after ``ANSWER_SECONDS``; knows when its work at each question ended, if it has."""
 
     def __init__(self) -> None:
         self.ended: dict[str, float] = {}
@@ -54,11 +56,12 @@ class Model:
         length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n", 1)[0])
         asked = json.loads(await reader.readexactly(length))
         question = asked["messages"][-1]["content"]
+        self.ended[question] = math.inf
         if asked.get("stream"):
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
             writer.write(_event({"role": "assistant", "content": "You "}))
         gone = asyncio.create_task(reader.read(1))
-        await asyncio.wait([gone], timeout=ANSWER_SECONDS)
+        await asyncio.wait([gone], timeout=ANSWER_SECONDS[question.split()[0]])
         self.ended[question] = time.monotonic()
         if not gone.done():
             writer.write(_streamed(question) if asked.get("stream") else _whole(question))
@@ -83,28 +86,31 @@ def _whole(question: str) -> bytes:
 
 @dataclass
 class Chat:
-    """A chat: its question, and when it left, if it was to."""
+    """A chat: its question, which says whether it is to leave, and when it left."""
 
     question: str
-    leaves: bool
     left: float | None = None
+
+    @property
+    def leaves(self) -> bool:
+        """Whether it is to leave."""
+        return self.question.startswith("leaves")
 
 
 async def ask(chat: Chat, at: attack.Door, token: str) -> None:
-    """Ask for an answer, or again and again until it leaves. ``UserError`` when an answer is a wrong one."""
+    """Ask until there is an answer, or until it leaves. ``UserError`` when the answer is a wrong one."""
     headers = {"Content-Type": "application/json", "Authorization": token}
     body = load.chat("held", chat.question, stream=chat.question.endswith("as a stream"))
     seconds = random.Random(chat.question).uniform(0.5, 6)  # so long it waits
     try:
         async with asyncio.timeout(seconds if chat.leaves else None):
-            answered = False
-            while chat.leaves or not answered:
-                answer = await attack.asked(at, "POST", load.CHAT, headers, body)
-                answered = f"asked: {chat.question}".encode() in answer
-                if not answered and b" 429 " not in answer[:16]:
-                    raise UserError(f"{chat.question}: answered {answer[:300]!r}")
+            while b" 429 " in (answer := await attack.asked(at, "POST", load.CHAT, headers, body))[:16]:
+                pass
     except TimeoutError:
         chat.left = time.monotonic()
+        return
+    if f"asked: {chat.question}".encode() not in answer:
+        raise UserError(f"{chat.question}: answered {answer[:300]!r}")
 
 
 async def all_of_them(chats: Sequence[Chat], at: attack.Door, tokens: Sequence[str], host: str, port: int) -> Model:
@@ -142,8 +148,9 @@ def markdown(found: dict[str, float]) -> str:
     lines = [
         "# Chats that leave",
         "",
-        f"{found['chats']} chats of {USERS} users, {AT_ONCE} at once; the model takes {ANSWER_SECONDS:g} s for an "
-        f"answer. The aim: its work ends at most {GOAL_SECONDS:g} s after who asked has left.",
+        f"{found['chats']} chats of {USERS} users, {AT_ONCE} at once. The model takes {ANSWER_SECONDS['stays']:g} s "
+        f"for its answer to who stays, and {ANSWER_SECONDS['leaves']:g} s to who leaves. The aim: its work ends "
+        f"at most {GOAL_SECONDS:g} s after who asked has left.",
         "",
         "| chats | answered | left | of these while they waited | while the model was at work | its work went on for, "
         "p50 s | at most s | |",
@@ -162,10 +169,8 @@ def main() -> int:
     run = current()
     asked = ["docker", "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"]
     host = commands.run(asked).checked("docker network inspect").stdout.strip()
-    kinds = ("as a stream", "as a whole")
-    chats = [Chat(f"{number // 2} {kinds[number // 2 % 2]}", number % 2 == 1) for number in range(arguments.chats)]
-    for chat in chats:
-        chat.question = f"{'leaves' if chat.leaves else 'stays'} {chat.question}"
+    kinds = ("stays {} as a stream", "leaves {} as a stream", "stays {} as a whole", "leaves {} as a whole")
+    chats = [Chat(kinds[number % 4].format(number)) for number in range(arguments.chats)]
     wrong = False
     try:
         with ephemeral_stack.free_port() as port:
@@ -183,7 +188,7 @@ def main() -> int:
         return 1
     found = figures(chats, model)
     script = Path(__file__)
-    content = {"machine": measure.machine(), "figures": found, "chats": [asdict(chat) for chat in chats]}
+    content = {"machine": measure.machine(), "figures": found}
     script.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
     text = markdown(found)
     script.with_suffix(".md").write_text(text)
