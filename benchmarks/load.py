@@ -205,8 +205,8 @@ def chat(model: str, content: str = "When does the train leave?", **more: object
 
 @dataclass
 class Record:
-    """What came of many requests: seconds, and what was wrong. Who is not answered asks again for ``patience`` seconds;
-    ``again`` is how often."""
+    """What came of many requests: seconds, and what was wrong. Who is not answered asks again for ``patience`` seconds,
+    which count as part of the time; ``again`` is how often."""
 
     patience: float = 0
     times: list[float] = field(default_factory=list)
@@ -215,14 +215,15 @@ class Record:
 
     async def ask(self, client: Client, request: Request) -> None:
         """Ask, and keep what came of it."""
-        began = time.monotonic()
+        began, before = time.monotonic(), 0.0
         while True:
             try:
-                self.times.append(await client.ask(request))
+                self.times.append(before + await client.ask(request))
             except Away as away:
                 if time.monotonic() - began < self.patience:
                     self.again += 1
                     await asyncio.sleep(0.25)
+                    before = time.monotonic() - began
                     continue
                 self.errors.append(str(away))
             except UserError as error:
@@ -315,13 +316,13 @@ def markdown(
         lines += [
             "",
             f"The last row: {steady.minutes:g} minutes at 80 % of {steady.capacity:g} requests a second, which all of "
-            f"them in turn came to. "
-            f"{restarted(steady)}Memory of all containers before, after a minute and at the end: {memory} MB.",
+            f"them in turn came to. {told_of_restarts(steady)}"
+            f"Memory of all containers before, after a minute and at the end: {memory} MB.",
         ]
     return "\n".join([*lines, "", measure.in_words(measure.machine()), ""])
 
 
-def restarted(steady: Steady) -> str:
+def told_of_restarts(steady: Steady) -> str:
     """What is to be said of restarts."""
     if not steady.restarts:
         return ""

@@ -103,6 +103,7 @@ def test_who_is_not_answered_asks_again(patience: float, told: tuple[int, int, i
 
     asyncio.run(once())
     assert (len(record.times), len(record.errors), record.again) == told
+    assert sum(record.times) >= told[2] * 0.25, "the time until it asked again counts"
 
 
 def test_figures_are_of_the_times() -> None:
