@@ -6,27 +6,37 @@
 # with `pip install --no-deps --require-hashes` on top of its base.
 set -eu
 cd "$(dirname "$0")"
+locks="tools/tools
+base-python/requirements
+base-ml/requirements base-python
+base-python/tracing base-python
+auth/requirements base-python
+memory/requirements base-python base-ml
+orchestrator/requirements base-python
+llama/requirements base-python
+../tests/services/requirements-test base-python"
+all=$(mktemp -d)
+trap 'rm -rf "$all"' EXIT
 
-# lock SET BASE...: lock SET.in to SET.txt without the packages in the locks of the BASEs.
-lock() {
-    set_=$1
-    shift
-    held=""
-    for base in "$@"; do
-        held="$held $(sed -n 's/^\([A-Za-z0-9._-]*\)==.*/--no-emit-package \1/p' "$base/requirements.txt")"
-    done
-    # shellcheck disable=SC2086  # one word each is what is meant
-    (cd "$(dirname "$set_")" && uv pip compile --quiet --python-version 3.13 --universal --generate-hashes \
-        --no-emit-index-url --no-header $held $extra "${set_##*/}.in" -o "${set_##*/}.txt")
+compile() {
+    uv pip compile --quiet --python-version 3.13 --universal --generate-hashes --no-emit-index-url --no-header "$@"
 }
 
-extra="$*"
-lock tools/tools
-lock base-python/requirements
-lock base-ml/requirements base-python
-lock base-python/tracing base-python
-lock auth/requirements base-python
-lock memory/requirements base-python base-ml
-lock orchestrator/requirements base-python
-lock llama/requirements base-python
-lock ../tests/services/requirements-test base-python
+# All that is asked for is resolved at once, from what is locked: a base's lock alone would take what is newest, and
+# what is built on it may not go with that.
+for lock in $(echo "$locks" | cut -d' ' -f1); do
+    sed '/^-/d' "$lock.in" >>"$all/all.in"
+    if [ -e "$lock.txt" ]; then cat "$lock.txt" >>"$all/all.txt"; fi
+done
+compile "$@" "$all/all.in" -o "$all/all.txt"
+
+echo "$locks" | while read -r lock bases; do
+    held=""
+    for base in $bases; do
+        held="$held $(sed -n 's/^\([A-Za-z0-9._-]*\)==.*/--no-emit-package \1/p' "$base/requirements.txt")"
+    done
+    cp "$all/all.txt" "$all/lock.txt" # uv keeps to what its output has
+    # shellcheck disable=SC2086  # one word each is what is meant
+    (cd "$(dirname "$lock")" && compile $held "${lock##*/}.in" -o "$all/lock.txt")
+    cat "$all/lock.txt" >"$lock.txt"
+done

@@ -17,10 +17,12 @@ from typing import Any
 
 @dataclass
 class LocalIndex:
-    """``releases`` are wheels by package and version: when each came, to stay the same for whoever asks again later."""
+    """``releases`` are wheels by package and version: when each came, to stay the same for whoever asks again later.
+    ``requires`` says by package what all of its releases need."""
 
     url: str = ""
     releases: dict[str, dict[str, datetime]] = field(default_factory=dict)
+    requires: dict[str, str] = field(default_factory=dict)
     answers: bool = True
 
     def add(self, name: str, version: str, days: float) -> None:
@@ -33,7 +35,7 @@ class LocalIndex:
                 return json.dumps({"meta": {"api-version": "1.1"}, "name": name, "files": self._files(name)}).encode()
             case ["files", wheel]:
                 name, version, *_ = wheel.split("-")
-                return _wheel(name, version)
+                return self._wheel(name, version)
         return None
 
     def _files(self, name: str) -> list[dict[str, Any]]:
@@ -41,10 +43,25 @@ class LocalIndex:
         for version, came in self.releases[name].items():
             filename = f"{name}-{version}-py3-none-any.whl"
             uploaded = came.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-            hashes = {"sha256": hashlib.sha256(_wheel(name, version)).hexdigest()}
+            hashes = {"sha256": hashlib.sha256(self._wheel(name, version)).hexdigest()}
             url = f"/files/{filename}"
             files.append({"filename": filename, "url": url, "hashes": hashes, "upload-time": uploaded})
         return files
+
+    def _wheel(self, name: str, version: str) -> bytes:
+        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        if name in self.requires:
+            metadata += f"Requires-Dist: {self.requires[name]}\n"
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, "w") as archive:
+            for path, text in (
+                (f"{name}.py", f"VERSION = {version!r}\n"),
+                (f"{name}-{version}.dist-info/METADATA", metadata),
+                (f"{name}-{version}.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"),
+                (f"{name}-{version}.dist-info/RECORD", ""),
+            ):
+                archive.writestr(zipfile.ZipInfo(path), text)
+        return content.getvalue()
 
 
 @contextlib.contextmanager
@@ -75,16 +92,3 @@ def serving() -> Iterator[LocalIndex]:
     finally:
         server.shutdown()
         server.server_close()
-
-
-def _wheel(name: str, version: str) -> bytes:
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as archive:
-        for path, text in (
-            (f"{name}.py", f"VERSION = {version!r}\n"),
-            (f"{name}-{version}.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"),
-            (f"{name}-{version}.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"),
-            (f"{name}-{version}.dist-info/RECORD", ""),
-        ):
-            archive.writestr(zipfile.ZipInfo(path), text)
-    return content.getvalue()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -225,6 +226,28 @@ def test_newer_releases_in_a_lock_of_uvs(tmp_path: Path, index: LocalIndex) -> N
     ran(*doit, "deps_update")
     assert locks.pins(lock, lock.read_text()) == {"alpha": "9.9", "beta": "1.1"}, "what is locked stays, however young"
     ran(uv, "lock", "--check", cwd=lock.parent)
+
+
+def test_a_base_takes_no_release_that_what_is_built_on_it_cannot_have(tmp_path: Path, index: LocalIndex) -> None:
+    asked = {path.relative_to(ROOT): "" for path in ROOT.glob("docker/*/*.in")}
+    asked |= {Path("docker/base-python/requirements.in"): "alpha\n"}
+    asked |= {Path("tests/services/requirements-test.in"): "-c ../../docker/base-python/requirements.txt\nbeta\n"}
+    for path, text in asked.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    shutil.copy(ROOT / "docker/lock.sh", tmp_path / "docker")
+    index.add("alpha", "1.1", 200)
+    index.add("alpha", "2.0", 100)
+    index.requires["beta"] = "alpha<2"
+    environ = update.with_tools({**os.environ, "UV_DEFAULT_INDEX": index.url, "UV_NO_CACHE": "1"})
+    done = subprocess.run(["sh", "docker/lock.sh"], cwd=tmp_path, env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    made = [tmp_path / path.with_suffix(".txt") for path in asked]
+    pinned = {str(path.relative_to(tmp_path)): pins for path in made if (pins := locks.pins(path, path.read_text()))}
+    assert pinned == {
+        "docker/base-python/requirements.txt": {"alpha": "1.1"},
+        "tests/services/requirements-test.txt": {"beta": "1.0"},
+    }
 
 
 # As pip-audit 2.10 answers about a lock, with status 1.

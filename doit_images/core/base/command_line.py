@@ -14,12 +14,13 @@ _MARKS = ("Error response from daemon: ", "ERROR: ", "Error: ", "E: ", "dpkg: ")
 
 def last_words(text: str, nothing: str = "it gives no reason") -> str:
     """What the output of a failed command says of the reason: its last line that is marked as an error, else its last,
-    without warnings of Compose; ``nothing`` if it is empty.
+    without warnings of Compose and hints of uv; ``nothing`` if it is empty.
 
     >>> last_words("ERROR: no such builder\\nsee docker buildx --help"), last_words(" \\n")
     ('no such builder', 'it gives no reason')
     """
-    lines = [line.strip() for line in text.splitlines() if line.strip() and "level=warning" not in line]
+    lines = [line.strip() for line in text.splitlines() if "level=warning" not in line]
+    lines = [line for line in lines if line and not line.startswith("hint:")]
     last = next((line for line in reversed(lines) if line.startswith(_MARKS)), lines[-1] if lines else nothing)
     while mark := next((mark for mark in _MARKS if last.startswith(mark)), ""):
         last = last.removeprefix(mark).lstrip()

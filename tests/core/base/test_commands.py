@@ -316,6 +316,7 @@ def test_the_last_words_are_those_that_give_the_reason() -> None:
     assert last_words(said) == "port is taken"
     assert last_words("Error:      cannot connect\nName: b") == "cannot connect"
     assert last_words("one\ntwo\n") == "two"
+    assert last_words("a cannot be used\n\nhint: the resolution failed for others") == "a cannot be used"
     assert last_words("", "it failed") == "it failed"
 
 
