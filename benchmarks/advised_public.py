@@ -112,9 +112,7 @@ def main() -> None:
     facts = measure.machine()
     kept = json.loads(HERE.with_suffix(".json").read_text()) if HERE.with_suffix(".json").exists() else {}
     kept[given.name or given.repository.name] = {**row, "run": f"{facts['date']}, {facts['commit']}"}
-    HERE.with_suffix(".json").write_text(json.dumps(kept, indent=1) + "\n")
-    HERE.with_suffix(".md").write_text(markdown(kept))
-    print(markdown(kept))
+    measure.keep(HERE, kept, markdown(kept))
 
 
 def markdown(kept: Mapping[str, Mapping[str, Any]]) -> str:

@@ -45,12 +45,10 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import load, measure
-from doit_images.cli.process import current
+from benchmarks import load, measure, own_stack
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
-from doit_images.stack import bringup, ephemeral_stack, images
-from doit_images.stack.checkout import project_of
+from doit_images.stack import ephemeral_stack
 from tasks.end_to_end import urls
 
 if TYPE_CHECKING:
@@ -293,22 +291,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=15)
     arguments = parser.parse_args()
     os.environ["COMPOSE_PROFILES"] = "edge"
-    commands.stop_on_signals()
-    run = current()
-    try:
-        with ephemeral_stack.running(project_of(run), bringup.terms(run, "attack"), images.built(run)) as running:
-            if not running.outcome.healthy:
-                raise UserError(bringup.explain(running.outcome, running.compose))
-            rows = tried(urls(running), from_elsewhere(running), arguments.seconds)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 1
-    script = Path(__file__)
+    with own_stack.started("attack") as running:
+        rows = tried(urls(running), from_elsewhere(running), arguments.seconds)
     content = {"machine": measure.machine(), "seconds": arguments.seconds, "rows": [asdict(one) for one in rows]}
-    script.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
     text = markdown(rows, arguments.seconds)
-    script.with_suffix(".md").write_text(text)
-    print(text)
+    measure.keep(Path(__file__), content, text)
     return 1 if "**missed**" in text else 0
 
 

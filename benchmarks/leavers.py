@@ -26,12 +26,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import attack, load, measure
-from doit_images.cli.process import current
+from benchmarks import attack, load, measure, own_stack
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
-from doit_images.stack import bringup, ephemeral_stack, images
-from doit_images.stack.checkout import project_of
+from doit_images.stack import ephemeral_stack
 from tasks.end_to_end import urls
 
 USERS = 10
@@ -165,34 +163,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--chats", type=int, default=1000)
     arguments = parser.parse_args()
-    commands.stop_on_signals()
-    run = current()
     asked = ["docker", "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"]
     host = commands.run(asked).checked("docker network inspect").stdout.strip()
     kinds = ("stays {} as a stream", "leaves {} as a stream", "stays {} as a whole", "leaves {} as a whole")
     chats = [Chat(kinds[number % 4].format(number)) for number in range(arguments.chats)]
-    wrong = False
-    try:
-        with ephemeral_stack.free_port() as port:
-            os.environ["E2E_MODELS"] = f",held=http://{host}:{port}/v1"
-            with ephemeral_stack.running(project_of(run), bringup.terms(run, "leavers"), images.built(run)) as running:
-                if not running.outcome.healthy:
-                    raise UserError(bringup.explain(running.outcome, running.compose))
-                tokens = [attack.new_user(urls(running)["AUTH_URL"])["token"] for _ in range(USERS)]
-                at = attack.door(attack.from_elsewhere(running)["ORCHESTRATOR_URL"])
-                model = asyncio.run(all_of_them(chats, at, tokens, host, port))
-    except* UserError as errors:
-        print(*(str(error) for error in errors.exceptions), sep="\n", file=sys.stderr)
-        wrong = True
-    if wrong:
-        return 1
+    with ephemeral_stack.free_port() as port:
+        os.environ["E2E_MODELS"] = f",held=http://{host}:{port}/v1"
+        with own_stack.started("leavers") as running:
+            tokens = [attack.new_user(urls(running)["AUTH_URL"])["token"] for _ in range(USERS)]
+            at = attack.door(attack.from_elsewhere(running)["ORCHESTRATOR_URL"])
+            model = asyncio.run(all_of_them(chats, at, tokens, host, port))
     found = figures(chats, model)
-    script = Path(__file__)
     content = {"machine": measure.machine(), "figures": found}
-    script.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
     text = markdown(found)
-    script.with_suffix(".md").write_text(text)
-    print(text)
+    measure.keep(Path(__file__), content, text)
     return 1 if "**missed**" in text else 0
 
 

@@ -34,12 +34,9 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import measure
-from doit_images.cli.process import current
+from benchmarks import measure, own_stack
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
-from doit_images.stack import bringup, ephemeral_stack
-from doit_images.stack.checkout import project_of
 from tasks.end_to_end import urls
 
 MEMORIES = 500
@@ -351,40 +348,27 @@ def main() -> int:
     parser.add_argument("--to", type=Path, default=Path(__file__).with_suffix(""), help="the figures, without suffix")
     parser.add_argument("--before", type=Path, help="the figures of another run, to be compared with")
     arguments = parser.parse_args()
-    commands.stop_on_signals()
-    run = current()
     began = time.monotonic()
     found: list[Figures] = []
     steady: Steady | None = None
-    wrong = False
     os.environ |= {"ACCESS_TOKEN_SECONDS": "86400", "TOKENS_PER_USER_DAY": "0"}  # longer, and more, than the load
-    try:
-        with ephemeral_stack.running(project_of(run), bringup.terms(run, "load")) as running:
-            if not running.outcome.healthy:
-                raise UserError(bringup.explain(running.outcome, running.compose))
-            up_seconds = time.monotonic() - began
-            for request in (requests := prepare(urls(running))):
-                print(f"{request.name} …", file=sys.stderr)
-                found.append(asyncio.run(load(request.name, [request], arguments.seconds, arguments.concurrency)))
-            if arguments.minutes:
-                steady = endure(requests, running.compose.project, arguments)
-    except* UserError as errors:
-        print(*(str(error) for error in errors.exceptions), sep="\n", file=sys.stderr)
-        wrong = True
-    if wrong:
-        return 1
+    with own_stack.started("load") as running:
+        up_seconds = time.monotonic() - began
+        for request in (requests := prepare(urls(running))):
+            print(f"{request.name} …", file=sys.stderr)
+            found.append(asyncio.run(load(request.name, [request], arguments.seconds, arguments.concurrency)))
+        if arguments.minutes:
+            steady = endure(requests, running.compose.project, arguments)
     content = {
         "machine": measure.machine(), "seconds": arguments.seconds, "concurrency": arguments.concurrency,
         "up_seconds": round(up_seconds, 1), "rows": [asdict(one) for one in found],
         "steady": asdict(steady) if steady else None,
         "before": json.loads(arguments.before.read_text()) if arguments.before else None,
     }  # fmt: skip
-    arguments.to.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
     text = markdown(found, arguments.seconds, arguments.concurrency, up_seconds, steady)
     if content["before"]:
         text += f"\n{compared(content['before'], found)}"
-    arguments.to.with_suffix(".md").write_text(text)
-    print(text)
+    measure.keep(arguments.to, content, text)
     return 1 if steady and steady.errors else 0
 
 

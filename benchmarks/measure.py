@@ -7,6 +7,7 @@ begins, a measurement waits until the machine is quiet.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
@@ -213,6 +214,13 @@ def in_words(facts: Mapping[str, Any]) -> str:
         f"{facts['python']}, Engine {facts['engine']} ({facts['storage']}), buildx {facts['buildx']}, Compose "
         f"{facts['compose']}; load average {load}"
     )
+
+
+def keep(script: Path, content: dict[str, Any], text: str) -> None:
+    """Keep figures beside the script that measured them, for programs and for people, and print them."""
+    script.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
+    script.with_suffix(".md").write_text(text)
+    print(text)
 
 
 def _cpu() -> str:

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import measure
 from benchmarks.memory_inside import CUTS
-from benchmarks.memory_recall import inside, keep
+from benchmarks.memory_recall import inside
 from doit_images.cli.process import current
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
@@ -69,7 +69,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     machine = measure.machine()
-    keep(Path(__file__), {"machine": machine, "rows": rows}, markdown(rows, machine))
+    measure.keep(Path(__file__), {"machine": machine, "rows": rows}, markdown(rows, machine))
     return 0
 
 

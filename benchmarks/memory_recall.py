@@ -77,13 +77,6 @@ def markdown(found: dict[str, Any], machine: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def keep(script: Path, content: dict[str, Any], text: str) -> None:
-    """Keep figures beside the script that measured them, for programs and for people, and print them."""
-    script.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
-    script.with_suffix(".md").write_text(text)
-    print(text)
-
-
 def main() -> int:
     """Measure, and keep the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -101,7 +94,7 @@ def main() -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 1
-    keep(Path(__file__), {"machine": machine, **found}, markdown(found, machine))
+    measure.keep(Path(__file__), {"machine": machine, **found}, markdown(found, machine))
     return 0
 
 
