@@ -1,13 +1,11 @@
 """May this be tried again? Attempts are counted in Redis, a minute at a time: from an address, and for an account.
 
 Whoever guesses one password from many addresses meets the limit of the account. That limit does not shut its owner
-out: an address from which somebody logged in to the account lately is held to the limits of the address alone. An
-attempt that is refused is answered late, so that those who guess on take less of what others need.
+out: an address from which somebody logged in to the account lately is held to the limits of the address alone.
 """
 
 from __future__ import annotations
 
-import asyncio
 from ipaddress import IPv6Address, ip_address, ip_network
 
 from redis.asyncio import Redis
@@ -21,7 +19,6 @@ ALL_ADDRESSES = 3
 """An account may be tried this many times as often from strange addresses together as from one."""
 KNOWN_SECONDS = 30 * 86_400
 """How long an address is remembered from which somebody logged in."""
-LATE_SECONDS, LATE = 1, 64  # so many at a time in each process: more would hold the connections of others
 
 
 class RateLimit:
@@ -30,7 +27,6 @@ class RateLimit:
     def __init__(self, redis: Redis, per_minute: int) -> None:
         self._redis = redis
         self._per_minute = per_minute
-        self._late = asyncio.Semaphore(LATE)
 
     async def count(self, address: str, username: str) -> None:
         """Count an attempt. Raises 429, with the seconds to wait, when it is one too many."""
@@ -52,9 +48,6 @@ class RateLimit:
             pipeline.ttl(key)
             _, attempts, left = await pipeline.execute()
         if attempts > limit:
-            if not self._late.locked():
-                async with self._late:
-                    await asyncio.sleep(LATE_SECONDS)
             raise TooMany("logins", f"Too many attempts; wait {max(left, 1)} seconds.", max(left, 1))
 
 

@@ -20,9 +20,8 @@ from common.tokens import SCOPES
 _TOKEN = OAuth2PasswordBearer("/token", scheme_name="token", scopes=SCOPES, auto_error=False)
 _API_KEY = APIKeyHeader(name="X-API-Key", scheme_name="api_key", auto_error=False)
 
-HELD_SECONDS, _held = 1, asyncio.Semaphore(64)
-"""A refusal for too much waits this long, as a client that asks again at once takes others' time. No more than so many
-wait in a process: connections are left for others."""
+HELD_SECONDS, held = 1, asyncio.Semaphore(64)
+"""A refusal for too much waits this long, so many at a time in a process: others have its time, and connections."""
 
 WHO = "swarm.who"
 """Where a request's scope has its caller, once that is known, or the error because of which nobody is."""
@@ -49,7 +48,7 @@ OPEN = Gate(_anybody)
 
 
 class Route(APIRoute):
-    """Asks who sent a request before FastAPI reads its body."""
+    """Asks who sent a request before FastAPI reads its body; a refusal for too much is sent late."""
 
     def get_route_handler(self) -> Any:  # noqa: D102
         handle = super().get_route_handler()
@@ -59,12 +58,12 @@ class Route(APIRoute):
             try:
                 for gate in gates:
                     await gate(request)
+                return await handle(request)
             except TooMany:
-                if not _held.locked():
-                    async with _held:
+                if not held.locked():
+                    async with held:
                         await asyncio.sleep(HELD_SECONDS)
                 raise
-            return await handle(request)
 
         return asked
 

@@ -39,7 +39,7 @@ def app(stores: dict[str, Any], **changes: Any) -> Any:
 @pytest.fixture(autouse=True)
 def refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is refused is answered late to those who guess, of whom this is none."""
-    monkeypatch.setattr("auth.rate_limit.LATE_SECONDS", 0)
+    monkeypatch.setattr("common.callers.HELD_SECONDS", 0)
 
 
 @pytest.fixture
@@ -241,8 +241,8 @@ async def test_too_many_logins_wait(database: dict[str, Any], started: Start) ->
 async def test_a_refused_login_is_answered_late_so_many_at_a_time(
     database: dict[str, Any], started: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("auth.rate_limit.LATE", 2)
-    monkeypatch.setattr("auth.rate_limit.LATE_SECONDS", 5)
+    monkeypatch.setattr("common.callers.held", asyncio.Semaphore(2))
+    monkeypatch.setattr("common.callers.HELD_SECONDS", 5)
     http = await started(app(database, rate_limit_per_minute=1), address=f"test-{uuid.uuid4()}")
     username = await registered(http)  # counts as one
     guesses = [asyncio.create_task(log_in(http, username, "wrong password")) for _ in range(3)]
