@@ -1,4 +1,4 @@
-"""What does the model answer? An OpenAI-compatible endpoint; or several with the same model, which take turns.
+"""What does the model answer? An OpenAI-compatible endpoint; or several with the same model, for other conversations.
 
 Until the answer to a task begins, a connection that fails, a 429 or a 5xx is tried again, with growing pauses; all else
 is tried once at each address. After that nothing is: the reader has seen the beginning.
@@ -6,6 +6,7 @@ is tried once at each address. After that nothing is: the reader has seen the be
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import time
@@ -54,8 +55,8 @@ class Model:
             timeout=httpx.Timeout(timeout_seconds, connect=CONNECT_SECONDS, pool=CONNECT_SECONDS),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),  # places are given elsewhere
         )
-        self._turns = dict.fromkeys(urls.split(), 0.0)
-        hosts = [httpx.URL(url) for url in self._turns]
+        self._away = dict.fromkeys(urls.split(), 0.0)
+        hosts = [httpx.URL(url) for url in self._away]
         # Without what may stand before an @.
         self._places = ", ".join(f"{one.scheme}://{one.netloc.decode()}" for one in hosts)
         self._hidden = [*(one.host for one in hosts), *([api_key] if api_key else [])]
@@ -68,7 +69,7 @@ class Model:
         response = None
         try:
             response = await AsyncRetrying(
-                stop=stop_after_attempt(attempts or len(self._turns)),
+                stop=stop_after_attempt(attempts or len(self._away)),
                 wait=wait_random_exponential(multiplier=0.25, max=4),
                 retry=retry_if_exception(_worth_another_try),
                 reraise=True,
@@ -89,9 +90,11 @@ class Model:
                 await response.aclose()
 
     async def _sent(self, path: str, body: dict[str, Any]) -> httpx.Response:
-        """What the address answers whose turn it is. Raises ``_Refused``, and what ``httpx`` does."""
-        url = min(self._turns, key=lambda one: self._turns[one])
-        self._turns[url] = time.monotonic()
+        """What the address answers that has the conversation from its beginning, and so its prefix in a cache; if all
+        failed lately, the one that failed first. Raises ``_Refused``, and what ``httpx`` does."""
+        now, opening = time.monotonic(), _opening(body)
+        rank = {one: hashlib.sha256(f"{one} {opening}".encode(errors="replace")).digest() for one in self._away}
+        url = min(rank, key=lambda one: (max(self._away[one] - now, 0), rank[one]))
         try:
             request = self.http.build_request("POST", f"{url}/{path}", json=body)
             response = await self.http.send(request, stream=True)
@@ -100,7 +103,7 @@ class Model:
                 await response.aclose()
                 raise _Refused(response.status_code, reason)
         except (_Refused, httpx.TransportError) as error:
-            self._turns[url] += AWAY_SECONDS * _worth_another_try(error)
+            self._away[url] = time.monotonic() + AWAY_SECONDS * _worth_another_try(error)
             raise
         return response
 
@@ -144,6 +147,13 @@ class Models:
         if name not in self._models:
             raise Problem(HTTPStatus.BAD_GATEWAY, "There is no such model here any more.")
         return self._models[name]
+
+
+def _opening(body: Mapping[str, Any]) -> Any:
+    """What a conversation begins with, and still does when it goes on: its first question."""
+    asked = body.get("messages") or body.get("input") or body.get("prompt")
+    dicts = [one for one in asked if isinstance(one, dict)] if isinstance(asked, list) else []
+    return next((one.get("content") for one in dicts if one.get("role") == "user"), asked)
 
 
 def _worth_another_try(error: BaseException) -> bool:

@@ -156,13 +156,11 @@ async def test_no_model(
     assert answer.json()["detail"].startswith("No model answers;")
 
 
-async def test_addresses_of_a_model_take_turns_and_one_that_is_away_costs_nobody_the_answer(
+async def test_a_conversation_stays_at_an_address_and_one_that_is_away_costs_nobody_the_answer(
     app: Callable[..., Any], database: dict[str, Any], started: Start, user: dict[str, str], model_url: str
 ) -> None:
     """One that nobody listens at, one that is not ready, two that answer."""
     from server import Handler, serve  # here, as the tests that need no stores must do without it
-
-    asked = {"model": "echo", "messages": [{"role": "user", "content": "what now?"}]}
 
     class Unready(Handler):
         def do_POST(self) -> None:  # noqa: N802
@@ -182,10 +180,19 @@ async def test_addresses_of_a_model_take_turns_and_one_that_is_away_costs_nobody
         ports = [unused.getsockname()[1], *(server.server_address[1] for server in (unready, second))]
         urls = " ".join(f"http://127.0.0.1:{port}/v1/" for port in ports)
         http = await started(app(database, model_url=f"{urls} {model_url}", models="broken", tasks_per_user=99))
-        for _ in range(8):
-            assert (await ask(http, user)).status_code == 201
-            assert (await http.post("/v1/chat/completions", json=asked, headers=user)).status_code == 200
-        assert len(by_second) in (7, 8, 9)
+        at_second = set()
+        for number in range(20):
+            assert (await ask(http, user, f"what is {number}?")).status_code == 201
+            said = [{"role": "system", "content": "Be short."}, {"role": "user", "content": f"{number}, and now?"}]
+            seen = [len(by_second)]
+            for _ in range(3):
+                answer = await http.post("/v1/chat/completions", json={"model": "echo", "messages": said}, headers=user)
+                assert answer.status_code == 200
+                seen.append(len(by_second))
+                said += [{"role": "assistant", "content": "That."}, {"role": "user", "content": "and then?"}]
+            assert seen[3] - seen[0] in (0, 3)  # where its prefix may be cached
+            at_second.add(seen[3] - seen[0])
+        assert at_second == {0, 3}
         answer = await ask(http, user, model="broken")
         assert (answer.status_code, "127.0.0.1" in answer.text) == (502, False)
 
